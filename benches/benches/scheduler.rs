@@ -76,6 +76,7 @@ fn circuit(c: &mut Criterion, name: &str, keys: Keys) -> Result<(), Failure> {
         policy: SchedulingPolicy::Spread,
         apart: None,
         encrypted_requests: false,
+        resources: 4,
     };
     let prepared = prepare.prepare(&slot)?;
     let run = || evaluate(&prepared.manifest, &prepared.inputs, &key);

@@ -10,8 +10,8 @@
 //! - `benches/threshold.rs`, `threshold-figures`: [`decryptors`] of each committee open
 //!   [`squashed_blocks`]. `ceremony-figures`: whole ceremonies.
 //! - `benches/scheduler.rs`, `scheduler-figures`: [`keys`] make a key set, [`inputs`] prove lists,
-//!   [`placement`] and [`auction`] evaluate them beside the [`baseline`], and compare with the
-//!   cleartext twin.
+//!   [`threshold`], [`placement`] and [`auction`] evaluate them beside the [`baseline`], and compare with
+//!   the cleartext twins.
 //! - `noise-figures`: [`noise`] compares measured with predicted variances.
 //! - `placement-quality`: [`simulation`] places the same arrivals, of a simulated day or a trace, by exact and by
 //!   quantised figures.
@@ -32,6 +32,7 @@ pub mod keys;
 pub mod noise;
 pub mod placement;
 pub mod simulation;
+pub mod threshold;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;

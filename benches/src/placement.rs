@@ -19,7 +19,7 @@ use veil_protocol_spec::{
     scheduling::{
         CpuUnits, DiskUnits, EncryptedRequest, GpuUnits, JobSpec, Manifest, MemoryUnits,
         ProofMetadata, Quantities, Reading, Resource, ResourceRequest, Resources, Scale,
-        SchedulingPolicy, Strength,
+        SchedulingPolicy, Share, Strength,
     },
 };
 use veil_scheduler::{
@@ -36,9 +36,11 @@ use crate::{
     keys::Keys,
 };
 
+/// Most workers that the stock API can number.
+pub const MAX_STOCK_NODES: usize = MAX_NODES;
 /// Different telemetry lists; with more workers they repeat, since proving is not what is measured.
-const LISTS: usize = 4;
-/// What each replica asks for: all four resources.
+pub(crate) const LISTS: usize = 4;
+/// What each replica asks for of all four resources.
 const REQUEST: [u8; 4] = [6, 9, 3, 1];
 /// Seconds of slots whose capacity is stated.
 const SLOTS: [u32; 3] = [10, 30, 60];
@@ -58,9 +60,16 @@ pub struct Slot {
     pub apart: Option<Strength>,
     /// Whether requests are encrypted.
     pub encrypted_requests: bool,
+    /// How many resources each replica asks for: CPU, memory, disk, GPUs, from the first.
+    pub resources: u8,
 }
 
 impl Slot {
+    /// What each replica asks for.
+    pub(crate) fn request(&self) -> [u8; 4] {
+        core::array::from_fn(|i| if i < self.resources.into() { REQUEST[i] } else { 0 })
+    }
+
     /// Replicas of all jobs, times workers.
     #[must_use]
     pub fn decisions(&self) -> f64 {
@@ -86,6 +95,8 @@ pub struct CircuitFigures {
     pub request: Option<ListFigures>,
     /// Look-ups of the evaluation.
     pub pbs: u64,
+    /// Look-ups to expand all workers' lists, each once.
+    pub pbs_expansion: u64,
     /// Look-ups for each worker and replica.
     pub pbs_per_node_job: f64,
     /// Look-ups that expand, within the evaluation, what only some jobs ask for.
@@ -113,10 +124,10 @@ pub struct CircuitFigures {
     pub agrees_with_twin: bool,
     /// Look-ups of the evaluation by its plan: equal to `pbs`.
     pub pbs_by_plan: u64,
-    /// What circuits of this style take at least.
-    pub lower_bound_pbs: u64,
-    /// Look-ups over the lower bound.
-    pub pbs_over_lower_bound: f64,
+    /// What this construction takes without its overhead, expansion apart.
+    pub pbs_without_overhead: u64,
+    /// Look-ups over those without overhead.
+    pub pbs_over_its_own_least: f64,
 }
 
 /// A slot by the stock API.
@@ -135,23 +146,46 @@ pub struct StockFigures {
 }
 
 /// Free capacities by worker, repeating after [`LISTS`].
-fn readings(slot: &Slot) -> Vec<Reading> {
+pub(crate) fn readings(slot: &Slot) -> Vec<Reading> {
     let mut rng = ChaCha20Rng::seed_from_u64(1);
     let different: Vec<_> = (0..LISTS.min(slot.nodes.into()))
         .map(|_| {
             let units = core::array::from_fn(|_| rng.gen_range(0..=150));
             // A third of the workers lacks something.
-            Reading {
-                free: Quantities::from_array(units).unwrap_or_default(),
-                ..Reading::default()
-            }
+            let share =
+                Share::of([(units[0], 150), (units[1], 150)].map(|(f, all)| (f.into(), all)));
+            let free = Quantities::from_array(units).unwrap_or_default();
+            Reading { free, share, ..Reading::default() }
         })
         .collect();
     different.into_iter().cycle().take(slot.nodes.into()).collect()
 }
 
+/// What is encrypted besides readings.
+pub(crate) fn secrets<'a>(
+    slot: &Slot,
+    jobs: impl Iterator<Item = &'a Blake3Digest>,
+) -> cleartext::Secrets {
+    let request = Quantities::from_array(slot.request()).unwrap_or_default();
+    let requests = jobs.map(|job| (*job, request)).collect();
+    cleartext::Secrets { requests, ..cleartext::Secrets::default() }
+}
+
+/// What is public of a slot of these jobs.
+pub(crate) fn public(jobs: &[JobSpec]) -> PublicInputs {
+    PublicInputs {
+        policy: veil_protocol_spec::scheduling::ClusterPolicy {
+            scale: Scale::FINEST,
+            min_candidates: 1,
+            ..Default::default()
+        },
+        jobs: jobs.iter().map(|job| (job.digest(), job.clone())).collect(),
+        ..PublicInputs::default()
+    }
+}
+
 /// What has the given quantities on the finest scale.
-const fn resources([cpu, memory, disk, gpu]: [u8; 4]) -> Resources {
+pub(crate) const fn resources([cpu, memory, disk, gpu]: [u8; 4]) -> Resources {
     Resources {
         cpu: CpuUnits(cpu as u16),
         memory: MemoryUnits(memory as u16),
@@ -183,21 +217,20 @@ fn stock(slot: &Slot, keys: &Keys) -> Result<StockFigures, Failure> {
         Some(Strength::Soft) => Apart::Soft,
         Some(Strength::Hard) => Apart::Hard,
     };
-    let replicas = slot.replicas.into();
+    let (replicas, request) = (slot.replicas.into(), slot.request());
     let jobs = (0..slot.jobs)
         .map(|_| {
             let request = if slot.encrypted_requests {
-                let mut row = baseline::encrypt(&[REQUEST], &keys.public_key)?;
+                let mut row = baseline::encrypt(&[request], &keys.public_key)?;
                 Request::Encrypted(Box::new(row.remove(0)))
             } else {
-                Request::Clear(REQUEST)
+                Request::Clear(request)
             };
             Ok(baseline::Job { request, replicas, apart })
         })
         .collect::<Result<Vec<_>, tfhe::Error>>()?;
-    let in_clear: Vec<_> = (0..slot.jobs)
-        .map(|_| baseline::clear::Job { request: REQUEST, replicas, apart })
-        .collect();
+    let in_clear: Vec<_> =
+        (0..slot.jobs).map(|_| baseline::clear::Job { request, replicas, apart }).collect();
     reset_pbs_count();
     let watch = Stopwatch::start();
     let winners = baseline::place(free, &jobs);
@@ -268,19 +301,7 @@ impl Bench<'_> {
             |_, list| verify(list, &metadata, self.public_key, self.string),
             |_, list| verify_and_expand(list, &metadata, self.string, self.key).map(Arc::new),
         )?;
-        let mut inputs = Inputs {
-            public: PublicInputs {
-                policy: veil_protocol_spec::scheduling::ClusterPolicy {
-                    scale: Scale::FINEST,
-                    min_candidates: 1,
-                    ..Default::default()
-                },
-                jobs: jobs.iter().map(|job| (job.digest(), job.clone())).collect(),
-                ..PublicInputs::default()
-            },
-            requests,
-            ..Inputs::default()
-        };
+        let mut inputs = Inputs { public: public(&jobs), requests, ..Inputs::default() };
         let repeated = manifest.telemetry.iter().zip(expanded.iter().cycle());
         inputs.telemetry = repeated.map(|(entry, list)| (entry.digest, Arc::clone(list))).collect();
         Ok(Prepared { manifest, inputs, readings, telemetry, request })
@@ -305,14 +326,7 @@ impl Bench<'_> {
         let squashed = outputs.squash(self.key)?;
         let (squash_seconds, squash_core_seconds) = (watch.wall(), watch.cpu());
 
-        let secrets = cleartext::Secrets {
-            requests: inputs
-                .requests
-                .keys()
-                .map(|job| (*job, Quantities::from_array(REQUEST).unwrap_or_default()))
-                .collect(),
-            ..cleartext::Secrets::default()
-        };
+        let secrets = secrets(slot, inputs.requests.keys());
         let expected: Vec<_> = cleartext::place(&plan, &readings, &secrets)
             .into_iter()
             .map(|worker| worker.map_or(0, |worker| worker + 1))
@@ -328,6 +342,7 @@ impl Bench<'_> {
             telemetry,
             request,
             pbs,
+            pbs_expansion: plan.expansion(),
             pbs_per_node_job: pbs as f64 / slot.decisions(),
             pbs_of_late_expansion: all_pbs.saturating_sub(pbs),
             depth: outputs.cost().depth(),
@@ -347,13 +362,13 @@ impl Bench<'_> {
             output_digest,
             agrees_with_twin: found == expected,
             pbs_by_plan: plan.cost().look_ups(),
-            lower_bound_pbs: plan.lower_bound(),
-            pbs_over_lower_bound: pbs as f64 / plan.lower_bound().max(1) as f64,
+            pbs_without_overhead: plan.without_overhead(),
+            pbs_over_its_own_least: pbs as f64 / plan.without_overhead().max(1) as f64,
         })
     }
 
     #[allow(clippy::type_complexity, reason = "three parts of one slot, used once")]
-    fn jobs(
+    pub(crate) fn jobs(
         &self,
         slot: &Slot,
     ) -> Result<
@@ -366,7 +381,7 @@ impl Bench<'_> {
     > {
         let job =
             |nonce, request| cluster::job(nonce, request, slot.replicas, slot.policy, slot.apart);
-        let clear = || ResourceRequest::Clear(resources(REQUEST));
+        let clear = || ResourceRequest::Clear(resources(slot.request()));
         if !slot.encrypted_requests {
             let jobs = (0..u64::from(slot.jobs)).map(|nonce| job(nonce, clear())).collect();
             return Ok((jobs, BTreeMap::new(), None));
@@ -378,7 +393,7 @@ impl Bench<'_> {
                 ProofMetadata::for_request(&binding.scope, &binding.key_set, &operator, nonce)
             })
             .collect();
-        let quantities = Quantities::from_array(REQUEST)?;
+        let quantities = Quantities::from_array(slot.request())?;
         let (key, string) = (self.public_key, self.string);
         let Lists { proven, expanded, figures } = self.kept.lists(
             self.string,
@@ -409,7 +424,7 @@ mod tests {
     use veil_keygen_ceremony::keyset::ParameterSet;
 
     use super::*;
-    use crate::{auction::run_stock_bids, keys::NoiseOf};
+    use crate::{auction::run_stock_bids, keys::NoiseOf, threshold::thresholds_in_clear};
 
     /// Small slots of every kind give the twin's outcome, by the circuit and by the baseline.
     #[test]
@@ -422,6 +437,7 @@ mod tests {
             policy,
             apart,
             encrypted_requests,
+            resources: 4,
         };
         let slots = [
             slot(SchedulingPolicy::Spread, 1, None, false),
@@ -439,6 +455,12 @@ mod tests {
         let kept = Kept::default();
         let bench = Bench { clear, public_key, key: &key, string: &string, kept: &kept };
         for slot in &slots {
+            let threshold = bench.run_thresholds(slot).unwrap();
+            assert!(threshold.agrees_with_twin && threshold.measured, "{slot:?}");
+            if let Ok(counted) = thresholds_in_clear(slot, 0.0) {
+                assert_eq!(threshold.pbs, counted.pbs, "{slot:?}");
+                assert_eq!(threshold.pbs_expansion, counted.pbs_expansion, "{slot:?}");
+            }
             let circuit = bench.run(slot).unwrap();
             assert!(circuit.agrees_with_twin, "{slot:?}");
             assert_eq!(circuit.pbs, circuit.pbs_by_plan, "{slot:?}");

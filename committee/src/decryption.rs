@@ -84,7 +84,7 @@
 //!
 //! // This member evaluated the locked manifest: one block, which encrypts 5.
 //! let blocks = vec![SquashedBlock { mask: vec![0; 8], body: 5 << 123 }];
-//! let context = RequestContext { key_set, epoch, slot, manifest };
+//! let context = RequestContext::first(key_set, epoch, slot, manifest);
 //! machine.authorise(RecomputedOutputs { context, blocks }, &lock, 0).unwrap();
 //!
 //! // Nothing leaves before the counter is durable.
@@ -110,7 +110,7 @@ use veil_committee_machine::{Effect, Millis, PersistId};
 use veil_protocol_spec::{
     Blake3Digest, Committee, ParticipantIndex, PublicIdentity,
     agreement::{Lock, Subject},
-    codec::Bytes,
+    codec::{Bytes, Wire as _},
     decryption::{
         DecryptionCounter, DecryptionMessage, DecryptionPayload, MAX_BLOCKS_PER_REQUEST,
         RequestContext, RequestId,
@@ -133,10 +133,14 @@ use crate::decrypt::{Flooding, PartialDecryptor};
 
 /// Requests that may wait for other members at a time.
 pub const MAX_OPEN: usize = 64;
-/// Complete requests kept; the oldest is forgotten.
-pub const MAX_COMPLETE: usize = 16;
+/// Complete requests kept, so that a member may be so many openings of a slot behind; the oldest is forgotten.
+pub const MAX_COMPLETE: usize = 256;
+/// Blocks of complete requests kept.
+pub const MAX_COMPLETE_BLOCKS: usize = 16 * MAX_BLOCKS_PER_REQUEST;
 /// Requests of which a sender's early share is kept; the oldest is dropped.
-pub const MAX_EARLY: usize = 4;
+pub const MAX_EARLY: usize = 64;
+/// Bytes of a sender's early shares.
+pub const MAX_EARLY_BYTES: usize = 4 * DecryptionMessage::MAX_BYTES;
 /// Times that one member is sent the share of one request again as soon as it asks; after that it is
 /// answered once in half of [`Retry::longest`].
 pub const MAX_ANSWERS: u32 = 16;
@@ -303,9 +307,11 @@ impl Decryptor {
         if instance.subject != Subject::Manifest {
             return Err(AuthoriseError::NoManifest(instance));
         }
-        let locked = RequestContext { key_set, epoch, slot: instance.slot, manifest: value };
+        let locked =
+            RequestContext { key_set, epoch, slot: instance.slot, manifest: value, ..*context };
         if locked != *context {
-            return Err(AuthoriseError::OtherLock(locked));
+            let RequestContext { key_set, epoch, slot, manifest, .. } = locked;
+            return Err(AuthoriseError::OtherLock { key_set, epoch, slot, manifest });
         }
         Ok(lock.verify(self.committee(), &self.roster)?)
     }

@@ -104,10 +104,9 @@ fn decryption() -> Value {
     );
     let block = SquashedBlock { mask: (1..=8).map(|i| u128::MAX / i).collect(), body: 1 << 123 };
     let context = RequestContext {
-        key_set: KeySetDigest([9; 32]),
-        epoch: Epoch(3),
-        slot: Slot(4),
-        manifest: Blake3Digest([7; 32]),
+        step: 2,
+        before: Blake3Digest([6; 32]),
+        ..RequestContext::first(KeySetDigest([9; 32]), Epoch(3), Slot(4), Blake3Digest([7; 32]))
     };
     let request = RequestId::of(&context, &[block.digest()]);
     let partial = decryptor.partial(core::slice::from_ref(&block)).unwrap();

@@ -206,9 +206,8 @@ contract EdgesTest is Base {
         bytes memory long = bytes.concat(
             hex"8080808080808080808080", hex"b7", new bytes(55), hex"b838", new bytes(56)
         );
-        bytes memory longer = bytes.concat(
-            hex"808080808080808080808080", hex"b90100", new bytes(256)
-        );
+        bytes memory longer =
+            bytes.concat(hex"808080808080808080808080", hex"b90100", new bytes(256));
         has(inside, bytes.concat(hex"ee", short, random));
         has(inside, bytes.concat(hex"f89e", long, random));
         has(inside, bytes.concat(hex"f90130", longer, random));

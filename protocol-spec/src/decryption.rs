@@ -11,6 +11,7 @@ use crate::{
     domain,
     identity::{InvalidSignature, SecretIdentity},
     ids::{Blake3Digest, Epoch, KeySetDigest, ParticipantIndex, PublicIdentity, Signature, Slot},
+    slot::opened_digest,
 };
 
 /// Most squashed blocks decrypted under one request.
@@ -28,6 +29,18 @@ pub struct RequestContext {
     pub slot: Slot,
     /// Digest of the slot's locked manifest.
     pub manifest: Blake3Digest,
+    /// How many openings of the slot came before.
+    pub step: u16,
+    /// What was evaluated and opened before ([`opened_digest`](crate::slot::opened_digest)).
+    pub before: Blake3Digest,
+}
+
+impl RequestContext {
+    /// Of what a slot opens first, or at once.
+    #[must_use]
+    pub fn first(key_set: KeySetDigest, epoch: Epoch, slot: Slot, manifest: Blake3Digest) -> Self {
+        Self { key_set, epoch, slot, manifest, step: 0, before: opened_digest(&[]) }
+    }
 }
 
 /// Digest of a context and of every output block under it: what members decrypt is named by this.
@@ -48,6 +61,8 @@ impl RequestId {
                 &context.epoch.0.to_le_bytes(),
                 &context.slot.0.to_le_bytes(),
                 &context.manifest.0,
+                &context.step.to_le_bytes(),
+                &context.before.0,
                 &all,
             ],
         )))

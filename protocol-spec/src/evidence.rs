@@ -61,6 +61,8 @@ pub struct WrongPartial {
 
 impl Wire for Evidence {
     const NAME: &'static str = "Evidence";
+    // Version 1 knew slots that were opened once.
+    const VERSION: u8 = 2;
     // Ten partial decryptions of the largest slot, 4,096 replicas of three digits, take 2 MiB.
     const MAX_BYTES: usize = 3 << 20;
 }

@@ -121,7 +121,8 @@ pub use profile::{
 };
 pub use proven::{ProofMetadata, ProvenList, ProvenListSize};
 pub use quantities::{
-    LatencyClass, OutOfRange, PriceClass, Quantities, Quantity, Reading, Scale, WorkerPriority,
+    LatencyClass, OutOfRange, PriceClass, Quantities, Quantity, Reading, Scale, Share,
+    WorkerPriority,
 };
 pub use record::{RecordError, SlotRecord};
 pub use report::{EvaluationBody, EvaluationReport, ReportError};

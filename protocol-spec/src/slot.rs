@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     agreement::{Lock, SlotEnd, SlotOutcome},
-    codec::Wire,
+    codec::{Bytes, Wire},
     domain,
-    ids::Blake3Digest,
+    ids::{Blake3Digest, Slot},
     scheduling::{Assignments, CertificateBody, ClusterState, Manifest, ReferenceStringOrigin},
     sync::LockedManifest,
 };
@@ -20,6 +20,13 @@ use crate::{
 pub enum SlotEntry {
     /// The slot's inputs are fixed.
     Locked(Box<LockedManifest>),
+    /// One more step was evaluated and opened. Stored before the next one is evaluated, which depends on it.
+    Opened {
+        /// In this slot.
+        slot: Slot,
+        /// What.
+        step: OpenedStep,
+    },
     /// How the slot ends is decided. Stored before a share of the certificate's signature leaves.
     Ended {
         /// 2t+1 votes for the end.
@@ -33,9 +40,26 @@ impl Wire for SlotEntry {
     const NAME: &'static str = "slot entry";
     // Versions 1 and 2 held manifests that listed everything that runs, version 3 manifests that knew nothing
     // of replicas that are done, version 4 manifests that knew nothing of versions of jobs,
-    // version 5 nothing of periodic jobs.
-    const VERSION: u8 = 6;
+    // version 5 nothing of periodic jobs, version 6 was opened once.
+    const VERSION: u8 = 7;
     const MAX_BYTES: usize = LockedManifest::MAX_BYTES + 16;
+}
+
+/// What was evaluated in one step of a slot, and what the committee opened of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpenedStep {
+    /// Digest of the outputs.
+    pub evaluation: Blake3Digest,
+    /// Their digits.
+    pub digits: Bytes,
+}
+
+/// What the steps so far come to, in order: requests to open the next one name it.
+#[must_use]
+pub fn opened_digest(steps: &[OpenedStep]) -> Blake3Digest {
+    let parts = steps.iter().flat_map(|step| [&step.evaluation.0[..], &step.digits.0]);
+    Blake3Digest(domain::hash_parts(domain::OPENED_STEPS, &parts.collect::<Vec<_>>()))
 }
 
 /// What the end of a slot says of its evaluations, by the digests of their outputs, in order: of one it is that
@@ -97,7 +121,7 @@ mod tests {
     use super::*;
     use crate::{
         agreement::{Instance, Subject},
-        ids::{KeccakDigest, ParticipantIndex, Signature, Slot},
+        ids::{KeccakDigest, ParticipantIndex, Signature},
         scheduling::arbitrary::{assert_wire, binding},
     };
 
@@ -111,7 +135,29 @@ mod tests {
     }
 
     #[test]
+    fn what_was_opened_is_told_apart_by_evaluations_digits_and_order() {
+        let step = |byte, digits: &[u8]| OpenedStep {
+            evaluation: Blake3Digest([byte; 32]),
+            digits: Bytes(digits.to_vec()),
+        };
+        let all: [&[_]; 7] = [
+            &[],
+            &[step(1, &[2])],
+            &[step(1, &[3])],
+            &[step(2, &[2])],
+            &[step(1, &[2]), step(2, &[3])],
+            &[step(2, &[3]), step(1, &[2])],
+            &[step(1, &[2, 3])],
+        ];
+        let digests: std::collections::BTreeSet<_> =
+            all.into_iter().map(|steps| opened_digest(steps).0).collect();
+        assert_eq!(digests.len(), all.len());
+    }
+
+    #[test]
     fn only_the_exact_bytes_decode() {
+        let step = OpenedStep { evaluation: Blake3Digest([1; 32]), digits: Bytes(vec![7]) };
+        assert_wire(&SlotEntry::Opened { slot: Slot(7), step });
         let outcome = SlotOutcome {
             evaluation: Blake3Digest([1; 32]),
             assignments_root: KeccakDigest([2; 32]),

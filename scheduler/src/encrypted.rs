@@ -29,8 +29,18 @@ pub(crate) struct Encrypted(pub(crate) Ciphertext);
 /// A digit of an evaluation.
 pub(crate) type EncryptedDigit = Digit<Encrypted>;
 
+/// A constant polynomial after a blind rotation. All samples of it have one mask, turned, so that one is
+/// kept, with the body words of 16.
+#[derive(Clone)]
+pub(crate) struct Rotation {
+    first: Ciphertext,
+    bodies: [u64; ENTRIES],
+    polynomial_size: usize,
+}
+
 impl Value for Encrypted {
     type Key = EvaluationKey;
+    type Rotation = Rotation;
 
     fn add(&mut self, other: &Self) {
         lwe_ciphertext_add_assign(&mut self.0.ct, &other.0.ct);
@@ -81,6 +91,49 @@ impl Value for Encrypted {
         };
         outputs.map(Self)
     }
+
+    fn rotate(&self, key: &EvaluationKey, halves: i64) -> Rotation {
+        let server_key = key.server_key();
+        let mut accumulator = server_key.generate_lookup_table(|_| 0).acc;
+        let polynomial_size = accumulator.polynomial_size().0;
+        if key.is_cancelled() {
+            // As above.
+            return Rotation { first: self.0.clone(), bodies: [0; ENTRIES], polynomial_size };
+        }
+        // An entry is centred on its message: the half of one before 0 has the other sign.
+        let coefficient = ((4 * halves) as u64).wrapping_mul(1 << EIGHTH_STEP);
+        let mut body = accumulator.get_mut_body();
+        let body = body.as_mut();
+        body.fill(coefficient);
+        let half_an_entry = body.len() / ENTRIES / 2;
+        let (_, last) = body.split_at_mut(body.len() - half_an_entry);
+        last.fill(coefficient.wrapping_neg());
+        let many = ManyLookupTableOwned {
+            sample_extraction_stride: polynomial_size / ENTRIES,
+            acc: accumulator,
+            input_max_degree: MaxDegree::new(ENTRIES as u64 - 1),
+            per_function_output_degree: vec![Degree::new(ENTRIES as u64 - 1); ENTRIES],
+        };
+        let mut outputs = server_key.apply_many_lookup_table(&self.0, &many);
+        let mut bodies = [0; ENTRIES];
+        for (body, output) in bodies.iter_mut().zip(&outputs) {
+            *body = *output.ct.get_body().data;
+        }
+        Rotation { first: outputs.swap_remove(0), bodies, polynomial_size }
+    }
+
+    fn read(rotation: &Rotation, entries: usize) -> Self {
+        let Rotation { first, bodies, polynomial_size } = rotation;
+        let mut ciphertext = first.clone();
+        let up = polynomial_size / ENTRIES * entries;
+        for polynomial in ciphertext.ct.get_mut_mask().as_mut().chunks_mut(*polynomial_size) {
+            // Modulo X^N + 1.
+            polynomial.rotate_right(up);
+            polynomial.iter_mut().take(up).for_each(|word| *word = word.wrapping_neg());
+        }
+        *ciphertext.ct.get_mut_body().data = bodies.get(entries).copied().unwrap_or_default();
+        Self(ciphertext)
+    }
 }
 
 fn accumulator(server_key: &shortint::ServerKey, table: &Table) -> LookupTableOwned {
@@ -106,7 +159,7 @@ mod tests {
 
     use super::*;
 
-    /// Every entry, both signs, one and two outputs: encrypted as in clear.
+    /// Every entry, both signs, one and two outputs, rotations: encrypted as in clear.
     #[test]
     fn look_ups_are_negacyclic_and_read_where_they_should() {
         let (clear, key) = crate::tests::keys();
@@ -114,17 +167,8 @@ mod tests {
             .public_key()
             .encrypt_iter_with_modulus_seeded((0..16).map(|x| x as u64), 1 << 4, &[1; 16])
             .unwrap();
-        let casting_mode =
-            shortint::parameters::ShortintCompactCiphertextListCastingMode::CastIfNecessary {
-                casting_key: key.casting_key(),
-                functions: None,
-            };
-        let encrypted: Vec<_> = list
-            .expand(casting_mode)
-            .unwrap()
-            .into_iter()
-            .map(|ciphertext| Digit::fresh(Encrypted(ciphertext)))
-            .collect();
+        let positions: Vec<_> = (0..16).collect();
+        let encrypted = crate::expanded::switched(&list, &positions, &key).unwrap();
         let table =
             Table::new(|x| [3, 0, 7, 1, 14, 15, 2, 9, 8, 0, 5, 6, 4, 13, 12, 11][x as usize]);
         let (fhe, twin) = (Circuit::new(&key), Circuit::in_clear());
@@ -134,11 +178,19 @@ mod tests {
                 let c = Digit::clear(x).plus_constant(shift);
                 let one = (fhe.look_up(&e, &table), twin.look_up(&c, &table));
                 let two = (fhe.look_up_two(&e, &table), twin.look_up_two(&c, &table));
-                let pairs = [
+                let mut pairs = vec![
                     one,
                     (two.0[0].clone(), two.1[0].clone()),
                     (two.0[1].clone(), two.1[1].clone()),
                 ];
+                let rotated = (fhe.rotate(&e, 4), twin.rotate(&c, 4));
+                let steps = i64::from(x) + shift;
+                for threshold in [0, 1, 7, 8, 15, 16] {
+                    if (-16..16).contains(&(steps - threshold)) {
+                        pairs.push((rotated.0.at_least(threshold), rotated.1.at_least(threshold)));
+                        pairs.push((rotated.0.below(threshold), rotated.1.below(threshold)));
+                    }
+                }
                 for (encrypted, expected) in pairs {
                     let found = crate::tests::decrypt(&clear, &key, &encrypted);
                     // Squashing is negacyclic too: 16 + x becomes -x.

@@ -95,14 +95,6 @@ pub fn evaluate(
     if manifest.telemetry.is_empty() && !manifest.pending.is_empty() {
         return Err(EvaluateError::NoWorkers);
     }
-    let same_key = |list: Blake3Digest, found: Blake3Digest| {
-        let expected = key.id();
-        if found == expected {
-            Ok(())
-        } else {
-            Err(EvaluateError::OtherKey { list, found, expected })
-        }
-    };
     let telemetry = manifest
         .telemetry
         .iter()
@@ -110,11 +102,11 @@ pub fn evaluate(
             let digest = entry.digest;
             let telemetry =
                 inputs.telemetry.get(&digest).ok_or(EvaluateError::MissingTelemetry(digest))?;
-            same_key(digest, telemetry.key())?;
+            same_key(key, digest, telemetry.key())?;
             Ok((digest, &**telemetry))
         })
         .collect::<Result<Vec<_>, EvaluateError>>()?;
-    let mut confidential = confidential(&plan, inputs, same_key)?;
+    let mut confidential = confidential(&plan, &inputs.requests, inputs.weights.as_deref(), key)?;
     let used = plan.used();
     let workers = telemetry
         .into_par_iter()
@@ -134,24 +126,35 @@ pub fn evaluate(
     Ok((outputs, digest))
 }
 
-fn confidential(
+fn same_key(
+    key: &EvaluationKey,
+    list: Blake3Digest,
+    found: Blake3Digest,
+) -> Result<(), EvaluateError> {
+    let expected = key.id();
+    if found == expected { Ok(()) } else { Err(EvaluateError::OtherKey { list, found, expected }) }
+}
+
+/// What a plan needs besides readings.
+pub(crate) fn confidential(
     plan: &Plan,
-    inputs: &Inputs,
-    same_key: impl Fn(Blake3Digest, Blake3Digest) -> Result<(), EvaluateError>,
+    requests: &BTreeMap<Blake3Digest, Arc<EncryptedQuantities>>,
+    weights: Option<&ExpandedWeights>,
+    key: &EvaluationKey,
 ) -> Result<Confidential<Encrypted>, EvaluateError> {
     let requests = plan
         .encrypted_requests()
         .map(|job| {
-            let request = inputs.requests.get(&job).ok_or(EvaluateError::MissingRequest(job))?;
-            same_key(job, request.key())?;
+            let request = requests.get(&job).ok_or(EvaluateError::MissingRequest(job))?;
+            same_key(key, job, request.key())?;
             Ok((job, request.digits().clone()))
         })
         .collect::<Result<_, EvaluateError>>()?;
     let weights = plan
         .encrypted_weights()
         .map(|digest| {
-            let weights = inputs.weights.as_ref().ok_or(EvaluateError::MissingWeights(digest))?;
-            same_key(digest, weights.key())?;
+            let weights = weights.ok_or(EvaluateError::MissingWeights(digest))?;
+            same_key(key, digest, weights.key())?;
             Ok::<_, EvaluateError>(weights.digits().clone())
         })
         .transpose()?;

@@ -5,8 +5,17 @@
 
 use core::fmt;
 
-use tfhe::shortint::{
-    ciphertext::CompactCiphertextList, parameters::ShortintCompactCiphertextListCastingMode,
+use rayon::prelude::*;
+use tfhe::{
+    core_crypto::prelude::{
+        ContiguousEntityContainer, LweCiphertext, LweCiphertextList,
+        expand_lwe_compact_ciphertext_list, keyswitch_lwe_ciphertext,
+    },
+    shortint::{
+        Ciphertext,
+        atomic_pattern::AtomicPattern as _,
+        ciphertext::{CompactCiphertextList, Degree, NoiseLevel},
+    },
 };
 use veil_protocol_spec::{
     Blake3Digest,
@@ -22,7 +31,7 @@ use crate::{
     auction::EncryptedBid,
     encrypted::{Encrypted, EncryptedDigit},
     key::EvaluationKey,
-    lists::{CLASSES, Kind, ListError, PRIORITY, verified},
+    lists::{CLASSES, Kind, ListError, MODULUS, PRIORITY, verified},
     reference_string::ReferenceString,
 };
 
@@ -93,31 +102,53 @@ pub fn verify_and_expand_bid(
     Ok(EncryptedBid::new(key.id(), digits, &Circuit::new(key)))
 }
 
-const LOST: &str = "tfhe lost a message";
+pub(crate) const LOST: &str = "tfhe lost a message";
+
+/// The messages at `positions` as they were encrypted, on the evaluation key: with the noise of the public key
+/// and of its switch, a thousandth of a bootstrap's.
+pub(crate) fn switched(
+    list: &CompactCiphertextList,
+    positions: &[usize],
+    key: &EvaluationKey,
+) -> Result<Vec<EncryptedDigit>, String> {
+    let (list, server_key, switch) = (&list.ct_list, key.server_key(), key.public_key_switch());
+    let modulus = list.ciphertext_modulus();
+    let count = list.lwe_ciphertext_count();
+    let mut all = LweCiphertextList::new(0, list.lwe_size(), count, modulus);
+    expand_lwe_compact_ciphertext_list(&mut all, list);
+    let switched = |position: &usize| {
+        if *position >= count.0 {
+            return Err(LOST.to_owned());
+        }
+        let mut output = LweCiphertext::new(0, switch.output_lwe_size(), modulus);
+        keyswitch_lwe_ciphertext(switch, &all.get(*position), &mut output);
+        let ciphertext = Ciphertext::new(
+            output,
+            Degree::new(MODULUS - 1),
+            NoiseLevel::UNKNOWN,
+            server_key.message_modulus,
+            server_key.carry_modulus,
+            server_key.atomic_pattern.kind(),
+        );
+        Ok(Digit::fresh(Encrypted(ciphertext)))
+    };
+    positions.par_iter().map(switched).collect()
+}
 
 /// The messages at `positions`, by one look-up each; fresh.
-fn cast(
+pub(crate) fn cast(
     kind: Kind,
     list: &CompactCiphertextList,
     positions: &[usize],
     key: &EvaluationKey,
 ) -> Result<Vec<EncryptedDigit>, String> {
-    let tables: Vec<_> = (0..kind.messages()).map(|position| kind.table(position)).collect();
-    // A message without a function is left out.
-    let functions: Vec<_> = tables
-        .iter()
-        .enumerate()
-        .map(|(position, table)| {
-            let table: &(dyn Fn(u64) -> u64 + Sync) = table;
-            Some(if positions.contains(&position) { vec![table] } else { Vec::new() })
-        })
-        .collect();
-    let casting_mode = ShortintCompactCiphertextListCastingMode::CastIfNecessary {
-        casting_key: key.casting_key(),
-        functions: Some(&functions),
+    let server_key = key.server_key();
+    let digits = switched(list, positions, key)?;
+    let look_up = |(digit, position): (&EncryptedDigit, &usize)| {
+        let table = server_key.generate_lookup_table(kind.table(*position));
+        Digit::fresh(Encrypted(server_key.apply_lookup_table(&digit.value().0, &table)))
     };
-    let digits = list.expand(casting_mode).map_err(|error| error.to_string())?;
-    Ok(digits.into_iter().map(|digit| Digit::fresh(Encrypted(digit))).collect())
+    Ok(digits.par_iter().zip(positions).map(look_up).collect())
 }
 
 /// A worker's reading under an evaluation key, from a list whose proof holds.
@@ -129,7 +160,7 @@ pub struct EncryptedTelemetry {
 }
 
 impl EncryptedTelemetry {
-    fn expand(list: CompactCiphertextList, key: &EvaluationKey) -> Result<Self, String> {
+    pub(crate) fn expand(list: CompactCiphertextList, key: &EvaluationKey) -> Result<Self, String> {
         let mut telemetry = Self { key: key.id(), list, expanded: Vec::new() };
         let circuit = Circuit::new(key);
         telemetry.expanded = (0..SPLIT)

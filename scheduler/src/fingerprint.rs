@@ -33,22 +33,36 @@ use veil_protocol_spec::{
 use crate::lists::LAYOUT_VERSION;
 
 /// Version of the circuit's text: what it computes, and in which order.
-pub const CIRCUIT_VERSION: u32 = 5;
+pub const CIRCUIT_VERSION: u32 = CircuitId::AT_ONCE;
 /// As pinned in the workspace; a test compares.
 const TFHE: &str = "1.8.2";
 /// The FFT plan that the workspace forces; a test compares.
 const FFT: &str = "dif4";
 
+/// Version of the [threshold circuit](veil_scheduler_plan::threshold).
+pub const THRESHOLD_CIRCUIT_VERSION: u32 = CircuitId::THRESHOLDS;
+
 /// The circuit of this build on this machine, as manifests name it.
 #[must_use]
 pub fn circuit_id() -> CircuitId {
     static ID: OnceLock<CircuitId> = OnceLock::new();
-    *ID.get_or_init(|| CircuitId {
-        version: CIRCUIT_VERSION,
+    *ID.get_or_init(|| id(CIRCUIT_VERSION))
+}
+
+/// The same of the [threshold circuit](veil_scheduler_plan::threshold).
+#[must_use]
+pub fn threshold_circuit_id() -> CircuitId {
+    static ID: OnceLock<CircuitId> = OnceLock::new();
+    *ID.get_or_init(|| id(THRESHOLD_CIRCUIT_VERSION))
+}
+
+fn id(version: u32) -> CircuitId {
+    CircuitId {
+        version,
         fingerprint: Blake3Digest(hash_parts(
             domain::CIRCUIT_FINGERPRINT,
             &[
-                &CIRCUIT_VERSION.to_le_bytes(),
+                &version.to_le_bytes(),
                 &[LAYOUT_VERSION],
                 TFHE.as_bytes(),
                 FFT.as_bytes(),
@@ -56,7 +70,7 @@ pub fn circuit_id() -> CircuitId {
                 &bootstrap_128(),
             ],
         )),
-    })
+    }
 }
 
 /// Bits of the small key: few, so that this takes a millisecond.

@@ -8,10 +8,8 @@ use std::sync::{
 
 use tfhe::{
     CompactPublicKey, ServerKey,
-    shortint::{
-        self, KeySwitchingKeyView, key_switching_key::KeySwitchingKeyMaterial,
-        noise_squashing::NoiseSquashingKey,
-    },
+    core_crypto::prelude::LweKeyswitchKeyOwned,
+    shortint::{self, noise_squashing::NoiseSquashingKey, parameters::EncryptionKeyChoice},
 };
 use veil_protocol_spec::{
     Blake3Digest,
@@ -49,7 +47,7 @@ struct Parts {
     id: Blake3Digest,
     server_key: shortint::ServerKey,
     public_key: shortint::CompactPublicKey,
-    from_public_key: KeySwitchingKeyMaterial,
+    from_public_key: LweKeyswitchKeyOwned<u64>,
     squashing_key: NoiseSquashingKey,
 }
 
@@ -63,6 +61,11 @@ pub enum KeyError {
     /// A part is not in the key set.
     #[error("the key set has no {0}; use a key set made by a Veil ceremony")]
     Missing(&'static str),
+    /// Lists are not switched to the key that circuits compute on.
+    #[error(
+        "the switch from the public key leads elsewhere than to the blocks' key; use a parameter set of Veil"
+    )]
+    Switch,
     /// The number of threads would change the result.
     #[error("the key set's bootstrap is not deterministic; use a parameter set of Veil")]
     NotDeterministic,
@@ -86,6 +89,12 @@ impl EvaluationKey {
         }
         let from_public_key =
             from_public_key.ok_or(KeyError::Missing("public-key switching key"))?;
+        // No shift, and to the big key: what comes of it is a block, and needs no look-up to become one.
+        let (from_public_key, 0, EncryptionKeyChoice::Big, _) =
+            from_public_key.into_raw_parts().into_raw_parts()
+        else {
+            return Err(KeyError::Switch);
+        };
         let squashing_key = squashing_key.ok_or(KeyError::Missing("noise-squashing key"))?;
         let (public_key, _) = public_key.into_raw_parts();
         let public_key = public_key.into_raw_parts();
@@ -93,7 +102,7 @@ impl EvaluationKey {
             id: public_key_id(&public_key),
             server_key,
             public_key,
-            from_public_key: from_public_key.into_raw_parts(),
+            from_public_key,
             squashing_key: squashing_key.into_raw_parts(),
         });
         Ok(Self { parts, cancellation: None })
@@ -128,12 +137,8 @@ impl EvaluationKey {
     }
 
     /// The switch from the compact public key to the evaluation key.
-    pub(crate) fn casting_key(&self) -> KeySwitchingKeyView<'_> {
-        KeySwitchingKeyView::from_raw_parts(
-            self.parts.from_public_key.as_view(),
-            &self.parts.server_key,
-            None,
-        )
+    pub(crate) fn public_key_switch(&self) -> &LweKeyswitchKeyOwned<u64> {
+        &self.parts.from_public_key
     }
 }
 

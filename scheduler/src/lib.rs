@@ -14,6 +14,10 @@
 //! 4. Everybody [decodes](veil_scheduler_plan::outcome::decode) the decrypted digits into
 //!    assignments.
 //!
+//! [`threshold`] is the circuit that asks about one replica at a time and is told what was opened: it takes a
+//! third of the look-ups. Which of the two a slot is evaluated under its manifest says, as the cluster's policy wants
+//! it, and [`slot`] evaluates either.
+//!
 //! Apart from slots, [`auction::winner`] gives the encrypted number of the highest of encrypted
 //! bids.
 //!
@@ -39,8 +43,10 @@ mod lists;
 mod outputs;
 mod public_key;
 mod reference_string;
+pub mod slot;
 #[cfg(test)]
 mod tests;
+pub mod threshold;
 
 pub use auction::EncryptedBid;
 pub use evaluate::{EvaluateError, Inputs, evaluate};
@@ -48,7 +54,9 @@ pub use expanded::{
     EncryptedQuantities, EncryptedTelemetry, ExpandedWeights, verify_and_expand,
     verify_and_expand_bid, verify_and_expand_request, verify_and_expand_weights,
 };
-pub use fingerprint::{CIRCUIT_VERSION, circuit_id};
+pub use fingerprint::{
+    CIRCUIT_VERSION, THRESHOLD_CIRCUIT_VERSION, circuit_id, threshold_circuit_id,
+};
 pub use key::{Cancellation, EvaluationKey, KeyError};
 pub use lists::{
     LAYOUT_VERSION, ListError, encrypt, encrypt_bid, encrypt_request, encrypt_weights,

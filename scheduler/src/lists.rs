@@ -1,18 +1,18 @@
 //! Proven compact lists: what workers, operators, bidders and the policy's author encrypt.
 //!
-//! # Layout, version 2
+//! # Layout, version 3
 //! Messages of 4 bits; every list of the right length is a valid one, so no value can be out of
 //! range once the proof holds (what a digit means beyond its range is fixed by [`Kind::table`]).
 //!
 //! | list | messages |
 //! |---|---|
-//! | telemetry | CPU, memory, disk, GPU: low and high digit each; latency class + 4 * price class; own priority |
+//! | telemetry | CPU, memory, disk, GPU: low and high digit each; latency class + 4 * price class; own priority; the share that is free |
 //! | request | CPU, memory, disk, GPU: low and high digit each |
 //! | weights | of price; of latency |
 //! | bid | 4 digits, least significant first |
 //!
-//! High digits beyond 11 count as 11 (a quantity is at most 191), priorities beyond 3 as 3, weights
-//! beyond 2 as 2. Version and kind are the last two bytes of the metadata that the proof binds
+//! High digits beyond 11 count as 11 (a quantity is at most 191), priorities beyond 3 as 3, shares beyond 7 as
+//! 7, weights beyond 2 as 2. Version and kind are the last two bytes of the metadata that the proof binds
 //! (after [`ProofMetadata::as_bytes`]): a list of another version or kind does not verify. All of
 //! it is always there, whatever the circuit of the day uses: a list that left some out would have
 //! another format, and would cost as much, since the work of a proof is in the dimension of the
@@ -48,19 +48,22 @@ use tfhe::{
     },
 };
 use tfhe_versionable::VersionsDispatch;
-use veil_protocol_spec::scheduling::{ProofMetadata, ProvenList, Quantities, Reading, Weights};
+use veil_protocol_spec::scheduling::{
+    ProofMetadata, ProvenList, Quantities, Reading, Share, Weights,
+};
 
 use veil_scheduler_plan::{circuit::worker::MAX_HIGH, rules::RESOURCES};
 
 use crate::reference_string::ReferenceString;
 
 /// Messages are of 4 bits.
-const MODULUS: u64 = 1 << 4;
+pub(crate) const MODULUS: u64 = 1 << 4;
 /// Version of the layout above.
-pub const LAYOUT_VERSION: u8 = 2;
+pub const LAYOUT_VERSION: u8 = 3;
 /// Positions of what follows the quantities in telemetry.
 pub(crate) const CLASSES: usize = 2 * RESOURCES;
 pub(crate) const PRIORITY: usize = CLASSES + 1;
+pub(crate) const SHARE: usize = PRIORITY + 1;
 
 /// What a list is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +77,7 @@ pub(crate) enum Kind {
 impl Kind {
     pub(crate) const fn messages(self) -> usize {
         match self {
-            Self::Telemetry => PRIORITY + 1,
+            Self::Telemetry => SHARE + 1,
             Self::Request => 2 * RESOURCES,
             Self::Weights => 2,
             Self::Bid => 4,
@@ -85,6 +88,7 @@ impl Kind {
     pub(crate) fn table(self, position: usize) -> fn(u64) -> u64 {
         match (self, position) {
             (Self::Telemetry, PRIORITY) => |x| x.min(3),
+            (Self::Telemetry, SHARE) => |x| x.min(Share::MAX.into()),
             (Self::Telemetry | Self::Request, _) if position % 2 == 1 => |x| x.min(MAX_HIGH as u64),
             (Self::Weights, _) => |x| x.min(2),
             _ => |x| x,
@@ -102,6 +106,7 @@ pub(crate) fn messages_of(reading: &Reading) -> Vec<u64> {
     let mut messages = digits(&reading.free);
     messages.push(u64::from(reading.latency.get() + 4 * reading.price.get()));
     messages.push(u64::from(reading.priority.get()));
+    messages.push(u64::from(reading.share.get()));
     messages
 }
 
@@ -458,6 +463,7 @@ mod tests {
         assert_eq!(Kind::Telemetry.table(0)(15), 15);
         assert_eq!(Kind::Telemetry.table(CLASSES)(15), 15);
         assert_eq!(Kind::Telemetry.table(PRIORITY)(15), 3);
+        assert_eq!(Kind::Telemetry.table(SHARE)(15), 7);
         assert_eq!(Kind::Request.table(7)(12), 11);
         assert_eq!(Kind::Weights.table(1)(3), 2);
     }

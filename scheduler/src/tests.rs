@@ -25,7 +25,9 @@ use crate::{
 };
 
 mod costs;
+mod noise;
 mod slots;
+mod threshold;
 mod twin;
 
 pub(crate) fn keys() -> (ClearKeys, EvaluationKey) {

@@ -207,6 +207,7 @@ proptest! {
             price: PriceClass::new(free[2] % 4).unwrap(),
             latency: LatencyClass::new(free[3] % 4).unwrap(),
             priority: WorkerPriority::new(free[0] % 4).unwrap(),
+            ..Reading::default()
         });
         let jobs = jobs.into_iter().enumerate().map(|(nonce, (cpu, memory, replicas, policy))| {
             let mut job = job(nonce as u64, resources(cpu, memory), replicas, None);

@@ -184,19 +184,15 @@ impl Finished {
 
     /// What the outputs of a slot belong to.
     #[must_use]
-    pub const fn context(&self, slot: u64) -> RequestContext {
-        RequestContext {
-            key_set: self.digest,
-            epoch: self.parameters.epoch,
-            slot: Slot(slot),
-            manifest: Blake3Digest([7; 32]),
-        }
+    pub fn context(&self, slot: u64) -> RequestContext {
+        let (epoch, manifest) = (self.parameters.epoch, Blake3Digest([7; 32]));
+        RequestContext::first(self.digest, epoch, Slot(slot), manifest)
     }
 
     /// The lock that 2t+1 members make.
     #[must_use]
     pub fn lock(&self, context: &RequestContext) -> Lock {
-        let RequestContext { key_set, epoch, slot, manifest } = *context;
+        let RequestContext { key_set, epoch, slot, manifest, .. } = *context;
         let (binding, round) = (Binding { scope: fixtures::SCOPE, key_set, epoch }, 0);
         let instance = Instance::manifest(slot);
         let digest = Lock::vote_digest(&binding, instance, round, &manifest);

@@ -35,12 +35,9 @@ mod telemetry;
 mod worker;
 mod workers;
 
-use core::num::NonZeroU8;
-
 use serde::{Deserialize, Serialize};
 use veil_committee_machine::Millis;
 use veil_committee_world::{End, EventLog, Physics, World};
-use veil_scheduler_plan::outcome::CIRCUIT_STEPS;
 
 use self::cluster::Cluster;
 pub use self::{
@@ -91,13 +88,10 @@ pub struct SlotScenario {
     /// How many of 256 jobs are run at certain times, among mixed ones.
     #[serde(default)]
     pub periodic: u8,
-    /// Steps of the circuit: how many times a slot is evaluated and opened.
-    #[serde(default = "one_step")]
-    pub steps: NonZeroU8,
-}
-
-const fn one_step() -> NonZeroU8 {
-    CIRCUIT_STEPS
+    /// The first block from which on slots are placed by thresholds, replica after replica, as the policy says;
+    /// before, all at once.
+    #[serde(default)]
+    pub thresholds_from: u64,
 }
 
 /// What operators want.
@@ -151,7 +145,7 @@ impl Default for SlotScenario {
             recorded: true,
             gives_back: false,
             periodic: 0,
-            steps: CIRCUIT_STEPS,
+            thresholds_from: 0,
         }
     }
 }
@@ -218,13 +212,10 @@ impl Plan<SlotScenario> {
         self
     }
 
-    /// How many steps the circuit has.
-    ///
-    /// # Panics
-    /// If there are none.
+    /// From which block on slots are placed by thresholds.
     #[must_use]
-    pub const fn steps(mut self, steps: u8) -> Self {
-        self.scenario.steps = NonZeroU8::new(steps).expect("a circuit has a step");
+    pub const fn thresholds_from(mut self, block: u64) -> Self {
+        self.scenario.thresholds_from = block;
         self
     }
 

@@ -1,6 +1,7 @@
 //! Whole slots of a cluster in the simulated world.
 
 use veil_committee_world::{Partition, When};
+use veil_protocol_spec::scheduling::CircuitId;
 use veil_tests::{
     plan::member,
     slot::{Demand, Outage, Phase, SlotBehaviour, SlotPlan, SlotReport, WorkerBehaviour, coverage},
@@ -76,30 +77,54 @@ fn what_cannot_be_opened_in_time_ends_void() {
     assert_eq!(report.slots_ended, 3);
 }
 
-/// A circuit of two steps: what the first one puts out is opened before the second one begins, and only whoever was
-/// given it right puts out an outcome.
+/// Replica after replica is opened, and only whoever was given it right puts out what follows.
 #[test]
-fn a_circuit_of_two_steps_places_and_never_ends_void() {
-    let two = || SlotPlan::new(4).slots(6).steps(2);
-    let report = two().run(20);
+fn slots_of_many_openings_place_and_never_end_void() {
+    let many = || SlotPlan::new(4).slots(6).workers(40).jobs(60);
+    let report = many().run(20);
     assert_eq!((report.slots_ended, report.void), (6, 0), "{report:#?}");
-    assert!(report.placed > 0, "{report:#?}");
+    assert!(report.placed > 0 && report.most_openings > 12, "{report:#?}");
     for (seed, behaviour) in (21..).zip([
         SlotBehaviour::WithholdOpening,
         SlotBehaviour::WrongEvaluation,
         SlotBehaviour::Slow,
     ]) {
-        let report = two().behaves(3, behaviour).run(seed);
+        let report = many().behaves(3, behaviour).run(seed);
         assert_eq!((report.slots_ended, report.void), (6, 0), "{behaviour:?}: {report:#?}");
-    }
-    for seed in 30..33 {
-        let report = two().rough(60).crash(2, When::AfterEffects(seed), 3_000).run(seed);
-        assert_eq!(report.slots_ended, 6, "{report:#?}");
     }
     // Two members that are slow: the first step is not opened in time.
     let slow = SlotBehaviour::Slow;
-    let report = two().slots(3).behaves(1, slow).behaves(2, slow).run(34);
+    let report = many().slots(3).behaves(1, slow).behaves(2, slow).run(34);
     assert!(report.void > 0 && report.slots_ended == 3, "{report:#?}");
+}
+
+/// A member that crashes between two openings, after each effect of a slot, with another one that is never
+/// there: the two that are left need its share of steps that it had opened before.
+#[test]
+fn a_crash_between_openings_is_survived_without_a_spare_member() {
+    for effects in (0..).step_by(7) {
+        let plan = SlotPlan::new(4).slots(1).workers(8).jobs(6).absent(4).rough(60);
+        let plan = plan.crash(2, When::AfterEffects(effects), 3_000);
+        let report = plan.run(200 + effects);
+        assert_eq!((report.slots_ended, report.void), (1, 0), "{effects}: {report:#?}");
+        if report.occurred.get("boot").copied().unwrap_or_default() <= 3 {
+            assert!(effects > 40, "{effects} effects tested something");
+            break; // there was no such effect
+        }
+    }
+}
+
+/// Slots go from one circuit to the other at the policy's block, with no slot void for it; whatever is pinned of a
+/// slot is of one of them.
+#[test]
+fn the_circuit_changes_at_the_block_that_the_policy_names() {
+    let report = SlotPlan::new(4).slots(12).thresholds_from(20).run(35);
+    assert_eq!((report.slots_ended, report.void), (12, 0), "{report:#?}");
+    let circuits = report.circuits.keys().copied().collect::<Vec<_>>();
+    assert_eq!(circuits, [CircuitId::AT_ONCE, CircuitId::THRESHOLDS], "{report:#?}");
+    let never = SlotPlan::new(4).slots(6).thresholds_from(u64::MAX).run(36);
+    assert_eq!(never.circuits.keys().copied().collect::<Vec<_>>(), [CircuitId::AT_ONCE]);
+    assert_eq!((never.slots_ended, never.most_openings), (6, 1), "{never:#?}");
 }
 
 #[test]

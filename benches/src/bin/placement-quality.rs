@@ -11,7 +11,10 @@ use serde::Serialize;
 use veil_benches::simulation::{
     BestFit, LeastLoaded, PlaceError, Placer, Quantised, Report, Workload, run,
 };
-use veil_protocol_spec::scheduling::{Candidates, RequestTooLarge, SchedulingPolicy};
+use veil_protocol_spec::scheduling::{
+    Candidates, RequestTooLarge,
+    SchedulingPolicy::{self, BinPack, Spread},
+};
 
 /// By how much less work than exact placement is tolerated.
 const TOLERANCE: f64 = 0.03;
@@ -81,11 +84,13 @@ impl Comparison {
 type MakePlacer = fn(&Workload) -> Result<Box<dyn Placer>, RequestTooLarge>;
 
 /// A policy's exact counterpart, and the policy.
-const PAIRS: [(MakePlacer, MakePlacer); 4] = [
+const PAIRS: [(MakePlacer, MakePlacer); 6] = [
     (|_| Ok(Box::new(LeastLoaded)), |day| spread("spread", Candidates::Sample, day)),
     (|_| Ok(Box::new(LeastLoaded)), |day| spread("spread, all asked", Candidates::All, day)),
     (|_| Ok(Box::new(BestFit)), |day| bin_pack("binpack", Candidates::Sample, day)),
     (|_| Ok(Box::new(BestFit)), |day| bin_pack("binpack, all asked", Candidates::All, day)),
+    (|_| Ok(Box::new(LeastLoaded)), |day| by_thresholds("spread, 8 levels", Spread, day)),
+    (|_| Ok(Box::new(BestFit)), |day| by_thresholds("binpack, 8 levels", BinPack, day)),
 ];
 
 fn spread(
@@ -102,6 +107,14 @@ fn bin_pack(
     day: &Workload,
 ) -> Result<Box<dyn Placer>, RequestTooLarge> {
     Ok(Box::new(Quantised::new(name, SchedulingPolicy::BinPack, candidates, day)?))
+}
+
+fn by_thresholds(
+    name: &'static str,
+    policy: SchedulingPolicy,
+    day: &Workload,
+) -> Result<Box<dyn Placer>, RequestTooLarge> {
+    Ok(Box::new(Quantised::new(name, policy, Candidates::Sample, day)?.by_thresholds()))
 }
 
 fn compare(

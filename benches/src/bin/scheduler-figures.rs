@@ -1,8 +1,12 @@
-//! What a slot costs: proofs, look-ups (PBS), seconds, core-seconds (others use the machine as well),
-//! memory; and the same decisions written with tfhe's stock API, under the same key and in the same
-//! run. The parameters are those of a committee of four, the key is made by one party.
+//! What a slot costs by the threshold circuit: look-ups (PBS), seconds, core-seconds (others use the machine as
+//! well); and, under the same key and in the same run, by the circuit that opens nothing before the end, which is
+//! that of commit f65180e, with its proofs and memory, and written with tfhe's stock API. The parameters are those
+//! of a committee of four, the key is made by one party.
 //!
-//! Exits with 1 if the decrypted outcome is not the cleartext twin's.
+//! A large slot is counted on numbers, which takes the same look-ups; what one costs is then measured in a
+//! smaller slot.
+//!
+//! Exits with 1 if a decrypted outcome is not its cleartext twin's.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -14,7 +18,8 @@ use veil_benches::{
     failure::Failure,
     inputs::{Kept, ListFigures},
     keys::{Keys, NoiseOf},
-    placement::{Bench, CircuitFigures, Slot, StockFigures, run_stock},
+    placement::{Bench, CircuitFigures, MAX_STOCK_NODES, Slot, StockFigures, run_stock},
+    threshold::{ThresholdFigures, in_one_piece, thresholds_in_clear},
 };
 use veil_keygen_ceremony::keyset::ParameterSet;
 use veil_protocol_spec::{
@@ -48,12 +53,15 @@ struct Arguments {
     /// Workers.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
     nodes: u16,
-    /// Jobs in the slot; each but the last is deducted from its winner's capacity.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    /// Jobs in the slot; what a winner is promised is not free for the next.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
     jobs: u16,
     /// Replicas of each job.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     replicas: u16,
+    /// Resources that each replica asks for: CPU, memory, disk, GPUs, from the first.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(2..=4))]
+    resources: u8,
     /// How a worker is chosen.
     #[arg(long, value_enum, default_value = "spread")]
     policy: Policy,
@@ -67,9 +75,12 @@ struct Arguments {
     /// both, times are not.
     #[arg(long, default_value = "production")]
     parameters: String,
-    /// Leave out the stock API, which takes minutes for large slots.
+    /// Leave out the circuit of f65180e and the stock API, which take minutes for large slots.
     #[arg(long)]
     no_baseline: bool,
+    /// Largest number of workers times replicas of all jobs that is evaluated under a key; more are counted.
+    #[arg(long, default_value_t = 1000)]
+    most_measured: u32,
     /// Also measure the winner of so many encrypted bids of 16 bits.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=255))]
     bids: Option<u16>,
@@ -104,6 +115,7 @@ impl Arguments {
                 Apart::Hard => Some(Strength::Hard),
             },
             encrypted_requests: self.encrypted_requests,
+            resources: self.resources,
         }
     }
 }
@@ -115,12 +127,21 @@ struct Figures {
     jobs: u16,
     replicas: u16,
     policy: SchedulingPolicy,
+    resources: u8,
     encrypted_requests: bool,
     threads: usize,
     #[serde(flatten)]
-    circuit: CircuitFigures,
+    circuit: ThresholdFigures,
+    /// Core-seconds of this circuit over those of f65180e's, expansion apart.
+    ratio_vs_f65180e: Option<f64>,
+    /// The same of look-ups.
+    pbs_ratio_vs_f65180e: Option<f64>,
+    /// Look-ups of f65180e's circuit.
+    f65180e_pbs: Option<u64>,
+    /// All figures of f65180e's circuit; absent if it was only counted.
+    f65180e: Option<CircuitFigures>,
     stock: Option<StockFigures>,
-    /// Core-seconds of the stock API over those of the circuit.
+    /// Core-seconds of the stock API over those of the circuit, expansion apart.
     ratio_vs_stock: Option<f64>,
     /// The same of look-ups.
     pbs_ratio_vs_stock: Option<f64>,
@@ -132,12 +153,55 @@ struct Figures {
     auction_ratio_vs_stock: Option<f64>,
 }
 
+/// What is measured of the circuits.
+struct Circuits {
+    threshold: ThresholdFigures,
+    /// Look-ups and core-seconds.
+    one_piece: Option<(u64, f64)>,
+    one_piece_figures: Option<CircuitFigures>,
+}
+
+fn circuits(
+    bench: &Bench<'_>,
+    slot: &Slot,
+    measured: bool,
+    one_piece: bool,
+) -> Result<Circuits, Failure> {
+    let sample = if measured {
+        *slot
+    } else {
+        Slot { nodes: slot.nodes.min(15), jobs: 1, replicas: 1, ..*slot }
+    };
+    let threshold = bench.run_thresholds(&sample)?;
+    let figures = one_piece.then(|| bench.run(&sample)).transpose()?;
+    if measured {
+        let one_piece = figures.as_ref().map(|figures| (figures.pbs, figures.core_seconds));
+        return Ok(Circuits { threshold, one_piece, one_piece_figures: figures });
+    }
+    if !(threshold.agrees_with_twin && figures.as_ref().is_none_or(|of| of.agrees_with_twin)) {
+        return Err("the smaller slot is not placed as by the cleartext twin".into());
+    }
+    let one = |pbs: u64, core_seconds: f64| core_seconds / pbs.max(1) as f64;
+    let in_all = |figures: CircuitFigures| {
+        let pbs = in_one_piece(slot)?;
+        Ok::<_, Failure>((pbs, pbs as f64 * one(figures.pbs, figures.core_seconds)))
+    };
+    Ok(Circuits {
+        threshold: thresholds_in_clear(slot, one(threshold.pbs, threshold.core_seconds))?,
+        one_piece: figures.map(in_all).transpose()?,
+        one_piece_figures: None,
+    })
+}
+
 fn measure(arguments: &Arguments) -> Result<Figures, Failure> {
     let slot = arguments.slot();
+    let measured = slot.decisions() <= f64::from(arguments.most_measured);
     let parameters = ParameterSet::by_name(&arguments.parameters, Committee::new(4)?)?;
     let keys = Keys::generate(parameters, 1, NoiseOf::OneGroup)?;
-    let stock = if arguments.no_baseline { None } else { Some(run_stock(&slot, &keys)?) };
-    let bids = arguments.bids.filter(|_| !arguments.no_baseline);
+    let baseline = !arguments.no_baseline;
+    let with_stock = baseline && measured && usize::from(slot.nodes) <= MAX_STOCK_NODES;
+    let stock = with_stock.then(|| run_stock(&slot, &keys)).transpose()?;
+    let bids = arguments.bids.filter(|_| baseline);
     let stock_auction = bids.map(|bids| run_stock_bids(bids, &keys)).transpose()?;
     let Keys { parameters, clear, public_key, server_key, .. } = keys;
     let key = EvaluationKey::new(public_key.clone(), server_key)?;
@@ -145,7 +209,8 @@ fn measure(arguments: &Arguments) -> Result<Figures, Failure> {
     let string = kept.reference_string(&parameters)?;
     let (clear, public_key) = (&clear, &public_key);
     let bench = Bench { clear, public_key, key: &key, string: &string, kept: &kept };
-    let circuit = bench.run(&slot)?;
+    let Circuits { threshold, one_piece, one_piece_figures } =
+        circuits(&bench, &slot, measured, baseline)?;
     let auction = arguments.bids.map(|bids| bench.run_bids(bids)).transpose()?;
     Ok(Figures {
         parameters: parameters.name(),
@@ -153,10 +218,15 @@ fn measure(arguments: &Arguments) -> Result<Figures, Failure> {
         jobs: slot.jobs,
         replicas: slot.replicas,
         policy: slot.policy,
+        resources: slot.resources,
         encrypted_requests: slot.encrypted_requests,
         threads: rayon::current_num_threads(),
-        ratio_vs_stock: stock.map(|stock| stock.core_seconds / circuit.core_seconds),
-        pbs_ratio_vs_stock: stock.map(|stock| stock.pbs as f64 / circuit.pbs as f64),
+        ratio_vs_f65180e: one_piece.map(|(_, seconds)| threshold.core_seconds / seconds),
+        pbs_ratio_vs_f65180e: one_piece.map(|(pbs, _)| threshold.pbs as f64 / pbs as f64),
+        f65180e_pbs: one_piece.map(|(pbs, _)| pbs),
+        f65180e: one_piece_figures,
+        ratio_vs_stock: stock.map(|stock| stock.core_seconds / threshold.core_seconds),
+        pbs_ratio_vs_stock: stock.map(|stock| stock.pbs as f64 / threshold.pbs as f64),
         bids: arguments.bids,
         auction_ratio_vs_stock: auction
             .as_ref()
@@ -164,7 +234,7 @@ fn measure(arguments: &Arguments) -> Result<Figures, Failure> {
             .map(|(auction, stock)| stock.core_seconds / auction.core_seconds),
         auction,
         stock_auction,
-        circuit,
+        circuit: threshold,
         stock,
     })
 }
@@ -178,30 +248,41 @@ fn print_list(name: &str, list: &ListFigures) {
 }
 
 fn print(figures: &Figures) {
-    let Figures { nodes, jobs, replicas, threads, circuit, .. } = figures;
+    let Figures { nodes, jobs, replicas, resources, threads, circuit, .. } = figures;
     println!(
-        "{jobs} jobs of {replicas} replicas by {:?} on {nodes} workers, {} requests, {threads} threads",
+        "{jobs} jobs of {replicas} replicas by {:?} on {nodes} workers, {resources} resources, {} requests, \
+         {threads} threads",
         figures.policy,
         if figures.encrypted_requests { "encrypted" } else { "public" },
     );
-    print_list("telemetry", &circuit.telemetry);
-    circuit.request.iter().for_each(|request| print_list("request", request));
+    if let Some(telemetry) = &circuit.telemetry {
+        print_list("telemetry", telemetry);
+    }
     println!(
-        "evaluate {:.2} s, {:.2} core-seconds, {} PBS, {:.1} for each worker and replica, {:.2} of \
-         the lower bound, {} in a row; {} more to expand late",
-        circuit.seconds,
+        "{}: {:.2} core-seconds, {} PBS, {:.2} for each worker and replica, {} openings of one digit, {} in a \
+         row, variance up to {}; {} more to expand all lists",
+        if circuit.measured { "evaluated" } else { "counted" },
         circuit.core_seconds,
         circuit.pbs,
         circuit.pbs_per_node_job,
-        circuit.pbs_over_lower_bound,
+        circuit.openings,
         circuit.depth,
-        circuit.pbs_of_late_expansion,
+        circuit.largest_variance,
+        circuit.pbs_expansion,
     );
-    println!("memory beyond the keys {} KiB a worker", circuit.memory_bytes_per_node >> 10);
-    println!(
-        "squash {} blocks in {:.2} s, {:.2} core-seconds",
-        circuit.squashed_blocks, circuit.squash_seconds, circuit.squash_core_seconds,
-    );
+    if let (Some(seconds), Some(squash)) = (circuit.seconds, circuit.squash_core_seconds) {
+        println!("evaluate {seconds:.2} s, squash {squash:.2} core-seconds");
+    }
+    if let (Some(pbs), Some(ratio), Some(pbs_ratio)) =
+        (figures.f65180e_pbs, figures.ratio_vs_f65180e, figures.pbs_ratio_vs_f65180e)
+    {
+        println!(
+            "circuit of f65180e {pbs} PBS: this one takes {ratio:.3} of its core-seconds, {pbs_ratio:.3} of its PBS"
+        );
+    }
+    if let Some(one_piece) = &figures.f65180e {
+        print_one_piece(one_piece);
+    }
     if let (Some(stock), Some(ratio), Some(pbs_ratio)) =
         (&figures.stock, figures.ratio_vs_stock, figures.pbs_ratio_vs_stock)
     {
@@ -229,14 +310,37 @@ fn print(figures: &Figures) {
             stock.seconds, stock.core_seconds, stock.pbs,
         );
     }
+    if let Some(digest) = circuit.output_digest {
+        println!("output digest {digest}");
+    }
+    println!("agrees with the cleartext twin: {}", circuit.agrees_with_twin);
+}
+
+/// The circuit of f65180e.
+fn print_one_piece(circuit: &CircuitFigures) {
+    circuit.request.iter().for_each(|request| print_list("request", request));
+    println!(
+        "  evaluate {:.2} s, {:.2} core-seconds, {:.1} PBS for each worker and replica, {:.2} of what it takes without \
+         overhead, {} in a row; {} more to expand late",
+        circuit.seconds,
+        circuit.core_seconds,
+        circuit.pbs_per_node_job,
+        circuit.pbs_over_its_own_least,
+        circuit.depth,
+        circuit.pbs_of_late_expansion,
+    );
+    println!("  memory beyond the keys {} KiB a worker", circuit.memory_bytes_per_node >> 10);
+    println!(
+        "  squash {} blocks in {:.2} s, {:.2} core-seconds",
+        circuit.squashed_blocks, circuit.squash_seconds, circuit.squash_core_seconds,
+    );
     for capacity in &circuit.capacity {
         println!(
-            "a slot of {} s has time for {} workers x replicas",
+            "  a slot of {} s has time for {} workers x replicas",
             capacity.slot_seconds, capacity.node_jobs
         );
     }
-    println!("output digest {}", circuit.output_digest);
-    println!("agrees with the cleartext twin: {}", circuit.agrees_with_twin);
+    println!("  agrees with its cleartext twin: {}", circuit.agrees_with_twin);
 }
 
 fn main() -> ExitCode {
@@ -265,6 +369,7 @@ fn main() -> ExitCode {
     }
     let stock = [figures.stock, figures.stock_auction].into_iter().flatten();
     let agree = figures.circuit.agrees_with_twin
+        && figures.f65180e.is_none_or(|circuit| circuit.agrees_with_twin)
         && figures.auction.is_none_or(|auction| auction.agrees_with_twin)
         && stock.into_iter().all(|stock| stock.agrees_with_twin);
     if agree { ExitCode::SUCCESS } else { ExitCode::FAILURE }

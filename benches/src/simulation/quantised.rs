@@ -4,13 +4,14 @@ use veil_protocol_spec::{
     Slot,
     scheduling::{
         Candidates, ClusterPolicy, CpuUnits, DiskUnits, GpuUnits, MemoryUnits, Reading,
-        RequestTooLarge, ResourceRequest, Resources, Scale, SchedulingPolicy, keccak,
+        RequestTooLarge, ResourceRequest, Resources, Scale, SchedulingPolicy, Share, keccak,
     },
 };
 use veil_scheduler_plan::{
     cleartext::{self, Secrets},
     inputs::PublicInputs,
     plan::Plan,
+    threshold::twin,
 };
 
 use super::{Amounts, Placement, Placer, View, Workload};
@@ -26,6 +27,7 @@ pub struct Quantised {
     policy: SchedulingPolicy,
     scale: Scale,
     candidates: Candidates,
+    thresholds: bool,
 }
 
 impl Quantised {
@@ -43,7 +45,14 @@ impl Quantised {
         let largest = workload.arrivals.iter().fold(Amounts::default(), |largest, arrival| {
             Amounts(core::array::from_fn(|i| largest.0[i].max(arrival.request.0[i])))
         });
-        Ok(Self { name, policy, scale: Scale::covering(&covering(&largest)?), candidates })
+        let scale = Scale::covering(&covering(&largest)?);
+        Ok(Self { name, policy, scale, candidates, thresholds: false })
+    }
+
+    /// The same as the threshold circuit decides.
+    #[must_use]
+    pub const fn by_thresholds(self) -> Self {
+        Self { thresholds: true, ..self }
     }
 }
 
@@ -84,9 +93,15 @@ impl Placer for Quantised {
         let readings: Vec<_> = view
             .free
             .iter()
-            .map(|free| Reading { free: self.scale.free(&within(free)), ..Reading::default() })
+            .zip(view.capacity)
+            .map(|(free, capacity)| Reading {
+                free: self.scale.free(&within(free)),
+                share: Share::of([0, 1].map(|resource| (free.0[resource], capacity.0[resource]))),
+                ..Reading::default()
+            })
             .collect();
-        let placed = cleartext::place(&plan, &readings, &Secrets::default());
+        let place = if self.thresholds { twin::place } else { cleartext::place };
+        let placed = place(&plan, &readings, &Secrets::default());
         let mut placed = placed.into_iter();
         Ok(requests.iter().map(|request| request.and_then(|_| placed.next().flatten())).collect())
     }

@@ -10,9 +10,9 @@
 //!    leave. What could not be placed is tried again less and less often ([`pause`]). Then
 //!    telemetry of the workers that are there is awaited, within a bound.
 //! 2. **Manifest.** The agreement's MANIFEST instance fixes the inputs; the lock is stored.
-//! 3. **Evaluation and opening**, by the host, step by step: the digits of a step, once opened, are public inputs
-//!    of the next, and those of the last one are the outcome. A step that fails is tried again, until the slot
-//!    ends; answers to an earlier one are left aside.
+//! 3. **Evaluation and opening**, by the host, step by step: the digits of a step, once opened and stored, are
+//!    public inputs of the next, until nothing more is asked; the outcome follows from them. A step that fails is
+//!    tried again, until the slot ends; answers to an earlier one are left aside.
 //! 4. **END.** The agreement's END instance decides the outcome, or void. "An outcome is valid to
 //!    whoever computed it or holds t+1 signed equal END statements; after the timer void is acceptable
 //!    to every honest member too, also if it knows the outcome; honest proposers propose the outcome
@@ -27,8 +27,9 @@
 //! Anchoring goes on beside the slots: [`anchor`](crate::anchor).
 //!
 //! # State and restart
-//! [`SlotEntry`] records hold the lock and the end of the slot under way; everything before them is
-//! done again. The void timer runs anew.
+//! [`SlotEntry`] records hold the lock of the slot under way, what was opened in it, and its end; everything else is
+//! done again. Steps that were opened are evaluated again too, as others may lack this member's share, but nothing is
+//! waited for there. The void timer runs anew.
 //!
 //! # Caveats
 //! The machine sends no messages of its own, so [`Machine::handle`] skips what comes.
@@ -63,8 +64,7 @@
 //! # let instance = Instance::manifest(slot);
 //! # let lock = Lock { binding, instance, round: 0, value: manifest.digest(), votes: Vec::new() };
 //! # let (origin, timing) = (ReferenceStringOrigin::Committee, SlotTiming::default());
-//! # let steps = veil_scheduler_plan::outcome::CIRCUIT_STEPS;
-//! # let (config, state) = (SlotConfig { me, origin, steps, timing }, Arc::default());
+//! # let (config, state) = (SlotConfig { me, origin, timing }, Arc::default());
 //! let mut machine = SlotMachine::new(config, state, Vec::new(), 0);
 //! // The agreement has decided, and the host's evaluation never comes back.
 //! machine.locked(lock, manifest, 0);
@@ -181,6 +181,11 @@ impl SlotMachine {
                     machine.out.push(SlotEffect::Prepare(slot));
                     machine.enter(*locked, now);
                 }
+                SlotEntry::Opened { slot: of, step } => {
+                    if let Some(locked) = machine.stage.locked_mut(of) {
+                        locked.was_opened(step);
+                    }
+                }
                 SlotEntry::Ended { lock, end } if end.slot == slot => {
                     if let Stage::Locked(locked) = &mut machine.stage {
                         locked.decided(lock, end, &mut machine.out);
@@ -189,6 +194,7 @@ impl SlotMachine {
                 SlotEntry::Locked(_) | SlotEntry::Ended { .. } => {}
             }
         }
+        machine.evaluate();
         machine.out.push(SlotEffect::Observe);
         machine
     }
@@ -322,13 +328,19 @@ impl SlotMachine {
         let locked = LockedManifest { manifest, lock };
         self.out.store(SlotEntry::Locked(Box::new(locked.clone())));
         self.enter(locked, now);
+        self.evaluate();
     }
 
     fn enter(&mut self, locked: LockedManifest, now: Millis) {
         self.out.push(SlotEffect::Publish(Box::new(locked.clone())));
-        let mut locked = LockedSlot::new(locked, self.config, Arc::clone(&self.state), now);
-        locked.evaluate(&mut self.out);
+        let locked = LockedSlot::new(locked, self.config, Arc::clone(&self.state), now);
         self.stage = Stage::Locked(Box::new(locked));
+    }
+
+    fn evaluate(&mut self) {
+        if let Stage::Locked(locked) = &mut self.stage {
+            locked.evaluate(&mut self.out);
+        }
     }
 
     // ---- 3: evaluation and opening ---------------------------------------------------------
@@ -337,7 +349,7 @@ impl SlotMachine {
     pub fn evaluated(
         &mut self,
         slot: Slot,
-        step: u8,
+        step: u16,
         evaluated: Result<Evaluated, String>,
         now: Millis,
     ) {
@@ -349,7 +361,7 @@ impl SlotMachine {
     }
 
     /// The committee has opened the digits that a step of a slot has put out; or could not.
-    pub fn opened(&mut self, slot: Slot, step: u8, digits: Result<Vec<u8>, String>, now: Millis) {
+    pub fn opened(&mut self, slot: Slot, step: u16, digits: Result<Vec<u8>, String>, now: Millis) {
         let Self { stage, out, .. } = self;
         if let Some(locked) = stage.locked_mut(slot) {
             locked.opened(step, digits, now, out);

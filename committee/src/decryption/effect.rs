@@ -268,10 +268,10 @@ pub enum AuthoriseError {
     NoManifest(Instance),
     /// The votes are for another manifest, slot, epoch or key set.
     #[error(
-        "the lock is for manifest {} in slot {} of epoch {} under key set {}, \
-         not for the one these outputs come from", .0.manifest, .0.slot, .0.epoch, .0.key_set
+        "the lock is for manifest {manifest} in slot {slot} of epoch {epoch} under key set {key_set}, \
+         not for the one these outputs come from"
     )]
-    OtherLock(RequestContext),
+    OtherLock { key_set: KeySetDigest, epoch: Epoch, slot: Slot, manifest: Blake3Digest },
     /// The votes do not make a lock.
     #[error("no decryption without a locked manifest: {0}")]
     Lock(#[from] LockError),
@@ -283,12 +283,11 @@ pub enum AuthoriseError {
     Dimension(#[from] WrongDimension),
     /// "A lock authorises one evaluation": these are the manifest and outputs authorised in the slot.
     #[error(
-        "slot {slot} is taken by outputs {} of manifest {manifest}, and a lock authorises one \
-         evaluation: if the manifest is the same, this build does not evaluate bit for bit; if \
-         not, more than t members voted twice",
-        .request.0
+        "step {step} of slot {slot} is taken by other outputs of manifest {manifest}, and a lock authorises one \
+         sequence: if the manifest is the same, this build does not evaluate bit for bit; if \
+         not, more than t members voted twice"
     )]
-    SlotTaken { slot: Slot, manifest: Blake3Digest, request: RequestId },
+    SlotTaken { slot: Slot, step: u16, manifest: Blake3Digest },
     /// The slot is too long ago to know what was authorised in it.
     #[error("slot {slot} is too old: outputs are decrypted from slot {oldest} on")]
     OldSlot { slot: Slot, oldest: Slot },

@@ -9,7 +9,7 @@ use veil_protocol_spec::{
 };
 
 use super::{
-    Decryptor, MAX_COMPLETE, MAX_EARLY, ask_at,
+    Decryptor, MAX_COMPLETE, MAX_COMPLETE_BLOCKS, MAX_EARLY, MAX_EARLY_BYTES, ask_at,
     effect::{DecryptionEffect, Fault, Skip},
     request::{DecryptorEffect, DecryptorVerdict, Own, Request, repeated},
 };
@@ -138,10 +138,14 @@ impl Decryptor {
         if let Some(first) = early.iter().find(|first| first.request == id) {
             return repeated(first, &message);
         }
-        if early.len() >= MAX_EARLY {
+        early.push_back(message);
+        let bytes = |message: &DecryptionMessage| match &message.payload {
+            DecryptionPayload::Partial(share) => share.0.len(),
+            DecryptionPayload::Request => 0,
+        };
+        while early.len() > MAX_EARLY || early.iter().map(bytes).sum::<usize>() > MAX_EARLY_BYTES {
             early.pop_front();
         }
-        early.push_back(message);
         Verdict::Valid
     }
 
@@ -186,10 +190,12 @@ impl Decryptor {
         self.effects.extend(effects.into_iter().map(Effect::Special));
         if completed {
             self.complete.push_back(id);
-            if self.complete.len() > MAX_COMPLETE
-                && let Some(oldest) = self.complete.pop_front()
-            {
-                self.requests.remove(&oldest);
+            let blocks = |id| self.requests.get(id).map_or(0, |request| request.blocks());
+            let mut blocks: usize = self.complete.iter().map(blocks).sum();
+            while self.complete.len() > MAX_COMPLETE || blocks > MAX_COMPLETE_BLOCKS {
+                let Some(oldest) = self.complete.pop_front() else { break };
+                let dropped = self.requests.remove(&oldest);
+                blocks -= dropped.map_or(0, |request| request.blocks());
             }
         }
     }

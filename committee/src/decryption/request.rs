@@ -65,6 +65,10 @@ impl Request {
         }
     }
 
+    pub(super) const fn blocks(&self) -> usize {
+        self.blocks.len()
+    }
+
     pub(super) fn partials(&self) -> impl Iterator<Item = &DecryptionMessage> {
         self.partials.values()
     }

@@ -153,7 +153,7 @@ impl<F: Fn(ParticipantIndex, Vec<u8>) -> Vec<u8>> Host for Members<'_, F> {
 
 fn context(slot: u64) -> RequestContext {
     let manifest = Blake3Digest([slot as u8; 32]);
-    RequestContext { key_set: KEY_SET, epoch: EPOCH, slot: Slot(slot), manifest }
+    RequestContext::first(KEY_SET, EPOCH, Slot(slot), manifest)
 }
 
 fn lock(slot: u64, voters: impl Iterator<Item = ParticipantIndex>) -> Lock {

@@ -6,8 +6,8 @@ use serde::Deserialize;
 use veil_protocol_spec::{
     Wire as _,
     scheduling::{
-        Candidates, ClusterPolicy, CpuUnits, DiskUnits, GpuUnits, MemoryUnits, PolicyError,
-        PolicyWeights, Scale, Weight, Weights,
+        Candidates, CircuitId, ClusterPolicy, CpuUnits, DiskUnits, GpuUnits, MemoryUnits,
+        PolicyError, PolicyWeights, Scale, Weight, Weights,
     },
 };
 
@@ -50,6 +50,8 @@ struct File {
     anchor_every: u16,
     image_signatures: bool,
     candidates: Candidates,
+    circuit: u32,
+    circuit_from: u64,
     unit: Unit,
     weights: FileWeights,
 }
@@ -88,6 +90,8 @@ impl Default for File {
             anchor_every: default.anchor_every,
             image_signatures: default.image_signatures,
             candidates: default.candidates,
+            circuit: default.circuit.version,
+            circuit_from: default.circuit_from,
             unit: Unit::default(),
             weights: FileWeights::default(),
         }
@@ -143,6 +147,8 @@ pub fn parse(text: &str) -> Result<ClusterPolicy, PolicyFileError> {
         anchor_every: file.anchor_every,
         image_signatures: file.image_signatures,
         candidates: file.candidates,
+        circuit: CircuitId { version: file.circuit, ..ClusterPolicy::default().circuit },
+        circuit_from: file.circuit_from,
         ..ClusterPolicy::default()
     };
     Ok(ClusterPolicy::parse(&policy.to_wire())?)
@@ -160,6 +166,8 @@ pub fn shown(policy: &ClusterPolicy) -> serde_json::Value {
         "anchor_every": policy.anchor_every,
         "image_signatures": policy.image_signatures,
         "candidates": policy.candidates,
+        "circuit": policy.circuit.version,
+        "circuit_from": policy.circuit_from,
         "unit": {
             "cpu_millicores": unit.cpu_millicores,
             "memory_mib": unit.memory_mib,
@@ -192,6 +200,9 @@ mod tests {
         assert_eq!((policy.min_candidates, policy.scale.cpu.get()), (3, 5));
         assert_eq!(parse("candidates = \"all\"").unwrap().candidates, Candidates::All);
         assert_eq!(shown(&policy)["candidates"], "sample");
+        let later = parse("circuit_from = 900").unwrap();
+        assert_eq!((later.circuit_at(899), later.circuit_at(900)), (5, 6));
+        assert_eq!(shown(&later)["circuit_from"], 900);
         for (text, named) in [
             ("candidates = \"some\"", "`sample` or `all`"),
             ("max_worker = 3", "max_worker"),
@@ -199,6 +210,7 @@ mod tests {
             ("loss_grace_seconds = 0", "1 to 86400"),
             ("auditors = 100", "at most 64"),
             ("anchor_every = 0", "at least 1 slot"),
+            ("circuit = 7", "evaluates 5 and 6"),
             ("epoch_length = 5", "epoch_length"),
             ("[unit]\ncpu_millicores = 250", "multiple of 100"),
             ("[unit]\nmemory_mib = 0", "from 64"),

@@ -50,8 +50,8 @@ use veil_protocol_spec::{
     sync::KeyFiles,
 };
 use veil_scheduler::{
-    EncryptedTelemetry, InvalidPublicKey, KeyError, ListError, ReferenceString,
-    ReferenceStringError, verify_and_expand,
+    InvalidPublicKey, KeyError, ListError, ReferenceString, ReferenceStringError,
+    threshold::{EncryptedReport, verify_and_expand_report},
 };
 
 use crate::{
@@ -171,7 +171,7 @@ impl TelemetryRefusal {
 #[derive(Debug)]
 pub struct Expanded {
     /// The ciphertexts.
-    pub telemetry: Arc<EncryptedTelemetry>,
+    pub telemetry: Arc<EncryptedReport>,
     /// Seconds that verifying and expanding took.
     pub seconds: f64,
 }
@@ -356,7 +356,7 @@ impl ActiveEpoch {
         let verified = tokio::task::spawn_blocking(move || {
             let begun = Instant::now();
             let body = &telemetry.body;
-            let expanded = verify_and_expand(
+            let expanded = verify_and_expand_report(
                 &body.list,
                 &body.proof_metadata(),
                 &epoch.reference_string,

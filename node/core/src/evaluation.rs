@@ -6,11 +6,11 @@
 //! 2. bodies of the pending jobs and telemetry, from this node or from peers. Telemetry from a peer is
 //!    checked like gossip, but for its age: the committee has decided that it counts.
 //!    Encrypted requests of jobs are verified and expanded ([`crate::epoch::requests`]).
-//! 3. The circuit, on the threads of the evaluation pool.
+//! 3. The circuit, step by step, on the threads of the evaluation pool.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
@@ -28,15 +28,19 @@ use veil_protocol_spec::{
     Blake3Digest, PeerIdHash, Wire,
     identity::SecretIdentity,
     scheduling::{
-        ClusterState, EvaluationBody, EvaluationReport, JobSpec, Manifest, PolicyError, Telemetry,
-        TelemetryEntry,
+        Assignments, ClusterState, EvaluationBody, EvaluationReport, JobSpec, Manifest,
+        PolicyError, Telemetry, TelemetryEntry,
     },
     sync::{SyncAnswer, SyncRequest},
 };
 use veil_scheduler::{
-    Cancellation, EncryptedQuantities, EvaluateError, EvaluationKey, Inputs, Outputs, evaluate,
+    Cancellation, EncryptedQuantities, EvaluateError, EvaluationKey, Outputs, slot::SlotEvaluation,
+    threshold::Inputs,
 };
-use veil_scheduler_plan::inputs::PublicInputs;
+use veil_scheduler_plan::{
+    inputs::PublicInputs,
+    outcome::{DecodeError, openings},
+};
 
 use crate::{
     cluster::{Peers, Views},
@@ -89,6 +93,9 @@ pub enum EvaluationError {
     /// The circuit.
     #[error(transparent)]
     Evaluate(#[from] EvaluateError),
+    /// How the slot has ended is nothing that its manifest can come to.
+    #[error(transparent)]
+    Outcome(#[from] DecodeError),
     /// There is nothing to run it on.
     #[error(transparent)]
     Threads(#[from] NoThreads),
@@ -97,17 +104,43 @@ pub enum EvaluationError {
     Stopped,
 }
 
-/// An evaluated manifest.
-#[derive(Debug)]
-pub struct Evaluated {
-    /// The encrypted outcome.
-    pub outputs: Outputs,
-    /// What evaluators compare.
-    pub digest: Blake3Digest,
-    /// What decoding the outcome needs again.
+/// A manifest that is being evaluated, step by step.
+#[derive(Clone, Debug)]
+pub struct Begun {
+    evaluation: Arc<Mutex<SlotEvaluation>>,
+    /// What reading the outcome needs again.
     pub public: PublicInputs,
-    /// What the circuit took; getting the inputs is not in it.
-    pub seconds: f64,
+    epoch: Arc<ActiveEpoch>,
+}
+
+impl Begun {
+    /// What is put out after what was opened, its digest, and the seconds that the circuit took.
+    ///
+    /// # Errors
+    /// [`EvaluationError::Evaluate`].
+    #[boxed]
+    pub async fn step(
+        &self,
+        opened: Vec<Vec<u8>>,
+    ) -> Result<((Outputs, Blake3Digest), f64), EvaluationError> {
+        self.run(move |evaluation| evaluation.step(&opened)).await
+    }
+
+    /// Computes on the threads of the evaluation pool.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut SlotEvaluation) -> Result<T, EvaluateError> + Send + 'static,
+    ) -> Result<(T, f64), EvaluationError> {
+        let Self { evaluation, epoch, .. } = self.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let begun = Instant::now();
+            let mut evaluation = evaluation.lock().unwrap_or_else(PoisonError::into_inner);
+            let evaluation = &mut *evaluation;
+            let done = epoch.evaluators.run(|| work(evaluation))??;
+            Ok((done, begun.elapsed().as_secs_f64()))
+        });
+        done.await.map_err(|_| EvaluationError::Stopped)?
+    }
 }
 
 /// What a manifest names.
@@ -150,54 +183,43 @@ pub struct InputSource {
 }
 
 impl InputSource {
-    /// Evaluates a manifest whose lock the caller has checked, until it is cancelled, on the state that it
-    /// builds on, which need not be the last one any more.
+    /// The digest of a manifest's evaluation, and the seconds that it took, where the slot has ended so: on the state
+    /// that it builds on, which need not be the last one any more.
     ///
     /// # Errors
     /// [`EvaluationError`].
     #[boxed]
-    pub async fn evaluate_on(
+    pub async fn evaluate_again(
         &self,
         state: &ClusterState,
         manifest: Manifest,
-        cancellation: Cancellation,
-    ) -> Result<Evaluated, EvaluationError> {
+        ended: &Assignments,
+    ) -> Result<(Blake3Digest, f64), EvaluationError> {
         let fetched = self.fetch_on(state, &manifest).await?;
-        self.evaluate_fetched(manifest, fetched, cancellation).await
+        let opened = openings(&manifest, &fetched.public, ended)?;
+        let begun = self.begin(manifest, fetched, Cancellation::default())?;
+        begun.run(move |evaluation| evaluation.again(&opened)).await
     }
 
-    /// The same of what was fetched before.
+    /// A manifest whose lock the caller has checked, to be evaluated until it is cancelled.
     ///
     /// # Errors
-    /// [`EvaluationError`].
-    #[boxed]
-    pub async fn evaluate_fetched(
+    /// [`EvaluationError::Light`].
+    pub fn begin(
         &self,
         manifest: Manifest,
         fetched: Fetched,
         cancellation: Cancellation,
-    ) -> Result<Evaluated, EvaluationError> {
+    ) -> Result<Begun, EvaluationError> {
         let key = self.key()?.until(cancellation);
         let Fetched { public, telemetry, requests, .. } = fetched;
-        let telemetry = telemetry
+        let reports = telemetry
             .iter()
             .map(|found| (found.digest, Arc::clone(&found.expanded.telemetry)))
             .collect();
-        let inputs = Inputs { public, telemetry, requests, weights: None };
-        if manifest.telemetry.is_empty() {
-            // What is pending stays so.
-            let (outputs, digest) = (Outputs::nothing(&key), manifest.no_outputs());
-            return Ok(Evaluated { outputs, digest, public: inputs.public, seconds: 0.0 });
-        }
-        let epoch = Arc::clone(&self.epoch);
-        let evaluated = tokio::task::spawn_blocking(move || {
-            let begun = Instant::now();
-            let evaluate = || evaluate(&manifest, &inputs, &key);
-            let (outputs, digest) = epoch.evaluators.run(evaluate)??;
-            let seconds = begun.elapsed().as_secs_f64();
-            Ok(Evaluated { outputs, digest, public: inputs.public, seconds })
-        });
-        evaluated.await.map_err(|_| EvaluationError::Stopped)?
+        let inputs = Inputs { public: public.clone(), reports, requests, weights: None };
+        let evaluation = Arc::new(Mutex::new(SlotEvaluation::new(manifest, inputs, key)));
+        Ok(Begun { evaluation, public, epoch: Arc::clone(&self.epoch) })
     }
 
     /// What circuits are evaluated under.
@@ -458,7 +480,7 @@ pub async fn report(
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Mutex, time::Duration};
+    use std::time::Duration;
 
     use super::*;
 

@@ -6,7 +6,11 @@ use serde::Serialize;
 use veil_node_api::status::Role;
 use veil_node_operator::figures::{Memory, TelemetryFigures, after_evaluation, largest, longest};
 use veil_node_process::{peak_rss_bytes, rss_bytes};
-use veil_protocol_spec::{Slot, scheduling::CircuitId};
+use veil_protocol_spec::{
+    Slot,
+    scheduling::{CircuitId, ClusterPolicy},
+};
+use veil_scheduler::slot::circuit_of;
 
 use crate::{Devnet, DevnetError};
 
@@ -61,7 +65,7 @@ impl Devnet {
             setup: self.steps.iter().copied().collect(),
             telemetry,
             memory,
-            circuit: veil_scheduler::circuit_id(),
+            circuit: circuit_of(ClusterPolicy::default().circuit.version),
             versions: BTreeMap::from([("veil", env!("CARGO_PKG_VERSION").to_owned())]),
         })
     }

@@ -1,7 +1,8 @@
 //! Evaluating locked manifests, one step of a circuit at a time, until they are needed no more.
 //!
 //! # State
-//! The last result is kept: a failure after the evaluation must not evaluate again.
+//! The last result is kept: a failure after the evaluation must not evaluate again. So is what a slot has begun,
+//! for its next step; without it the next step begins with the inputs.
 
 use std::{sync::Arc, time::Instant};
 
@@ -12,11 +13,11 @@ use veil_keygen_ceremony::keyset::squashed_blocks;
 use veil_node_core::{
     cluster::Tasks,
     epoch::ActiveEpoch,
-    evaluation::{self, EvaluationError, InputSource},
+    evaluation::{self, Begun, EvaluationError, InputSource},
 };
 use veil_node_p2p::Network;
 use veil_node_process::evaluation_pool::NoThreads;
-use veil_protocol_spec::{Slot, identity::SecretIdentity, scheduling::Manifest};
+use veil_protocol_spec::{Blake3Digest, Slot, identity::SecretIdentity, scheduling::Manifest};
 use veil_scheduler::{Cancellation, SquashError};
 
 /// What came of an evaluation.
@@ -35,9 +36,14 @@ pub(crate) struct Evaluation {
 }
 
 /// A step of a slot's circuit.
-pub(crate) type Step = (Slot, u8);
+pub(crate) type Step = (Slot, u16);
 /// A step and what came of its evaluation.
 pub(crate) type Finished = (Step, Result<Evaluation, String>);
+/// The same with what it goes on from.
+type Done = (Step, Result<(Evaluation, UnderWay), String>);
+
+/// What a slot has begun, and what ends it.
+type UnderWay = (Slot, Begun, Cancellation);
 
 /// Why there is nothing to open.
 #[derive(Debug, thiserror::Error)]
@@ -57,9 +63,10 @@ pub(crate) struct Evaluator {
     work: Work,
     tasks: Tasks,
     running: Option<(Step, Cancellation)>,
+    begun: Option<UnderWay>,
     last: Option<(Step, Evaluation)>,
-    finished: mpsc::UnboundedReceiver<Finished>,
-    finish: mpsc::UnboundedSender<Finished>,
+    finished: mpsc::UnboundedReceiver<Done>,
+    finish: mpsc::UnboundedSender<Done>,
 }
 
 /// What an evaluation takes.
@@ -80,25 +87,36 @@ impl Evaluator {
     ) -> Self {
         let (finish, finished) = mpsc::unbounded_channel();
         let work = Work { network, identity, inputs };
-        Self { work, tasks, running: None, last: None, finished, finish }
+        Self { work, tasks, running: None, begun: None, last: None, finished, finish }
     }
 
-    /// Evaluates a step of a locked manifest, unless that was done.
-    pub(crate) fn start(&mut self, manifest: Manifest, step: u8) {
+    /// Evaluates a step of a locked manifest, after what was opened, unless that was done.
+    pub(crate) fn start(&mut self, manifest: Manifest, step: u16, opened: Vec<Vec<u8>>) {
         let key = (manifest.slot, step);
-        if let Some((_, known)) = self.last.as_ref().filter(|(of, _)| *of == key) {
-            let _ = self.finish.send((key, Ok(known.clone()))); // the receiver is this one's own
-            return;
-        }
         if let Some((_, before)) = self.running.take() {
             before.cancel();
         }
-        let cancellation = Cancellation::default();
+        let begun = self.begun.take_if(|(slot, ..)| *slot == manifest.slot);
+        if let (Some((of, known)), Some(begun)) = (&self.last, &begun)
+            && *of == key
+        {
+            self.running = Some((key, begun.2.clone()));
+            // The receiver is this one's own.
+            let _ = self.finish.send((key, Ok((known.clone(), begun.clone()))));
+            return;
+        }
+        let cancellation = match &begun {
+            Some((.., cancellation)) => cancellation.clone(),
+            None => Cancellation::default(),
+        };
         self.running = Some((key, cancellation.clone()));
         let (work, finish) = (self.work.clone(), self.finish.clone());
         self.tasks.spawn(async move {
-            let result = work.evaluate(manifest, &cancellation).await;
+            let begun = begun.map(|(_, begun, _)| begun);
+            let result = work.evaluate(manifest, begun, opened, &cancellation).await;
             if !cancellation.is_cancelled() {
+                let result =
+                    result.map(|(evaluation, begun)| (evaluation, (key.0, begun, cancellation)));
                 // The member has stopped if nobody takes it.
                 let _ = finish.send((key, result.map_err(|error| error.to_string())));
             }
@@ -110,15 +128,32 @@ impl Evaluator {
         if let Some((_, cancellation)) = self.running.take_if(|((of, _), _)| *of == slot) {
             cancellation.cancel();
         }
+        self.begun.take_if(|(of, ..)| *of == slot);
         self.last.take_if(|((of, _), _)| *of == slot);
+    }
+
+    /// Signs and gossips what all steps of a slot come to here.
+    pub(crate) fn state(&self, manifest: Manifest, evaluation: Blake3Digest) {
+        let Work { network, identity, .. } = self.work.clone();
+        self.tasks.spawn(async move {
+            evaluation::report(&network, &identity, &manifest, evaluation).await;
+        });
     }
 
     /// The next evaluation that has finished.
     pub(crate) async fn finished(&mut self) -> Option<Finished> {
-        let (step, result) = self.finished.recv().await?;
-        if let Ok(evaluation) = &result {
+        let (step, result) = loop {
+            let (step, result) = self.finished.recv().await?;
+            // One that was given up while it came is left aside. The next step listens to the same cancellation.
+            if self.running.take_if(|(of, _)| *of == step).is_some() {
+                break (step, result);
+            }
+        };
+        let result = result.map(|(evaluation, begun)| {
+            self.begun = Some(begun);
             self.last = Some((step, evaluation.clone()));
-        }
+            evaluation
+        });
         Some((step, result))
     }
 
@@ -133,33 +168,39 @@ impl Work {
     async fn evaluate(
         &self,
         manifest: Manifest,
+        begun: Option<Begun>,
+        opened: Vec<Vec<u8>>,
         cancellation: &Cancellation,
-    ) -> Result<Evaluation, Failure> {
-        let proof_seconds = seconds_of_proofs(&self.inputs.epoch, &manifest);
-        // "A member that sees the lock of a manifest that it did not vote for stores the bundle first."
-        // (`slot.md`, 5)
-        let (fetched, kept) = self.inputs.fetch_and_keep(manifest).await?;
-        let manifest = kept.manifest();
-        let evaluating =
-            self.inputs.evaluate_fetched(manifest.clone(), fetched, cancellation.clone());
-        let evaluated = evaluating.await?;
-        let evaluation::Evaluated { outputs, digest, public, seconds } = evaluated;
-        evaluation::report(&self.network, &self.identity, manifest, digest).await;
+    ) -> Result<(Evaluation, Begun), Failure> {
+        let mut proof_seconds = 0.0;
+        let begun = match begun {
+            Some(begun) => begun,
+            None => {
+                proof_seconds = seconds_of_proofs(&self.inputs.epoch, &manifest);
+                // "A member that sees the lock of a manifest that it did not vote for stores the bundle first."
+                // (`slot.md`, 5)
+                let (fetched, kept) = self.inputs.fetch_and_keep(manifest).await?;
+                self.inputs.begin(kept.manifest().clone(), fetched, cancellation.clone())?
+            }
+        };
+        let ((outputs, digest), seconds) = begun.step(opened).await?;
         let epoch = Arc::clone(&self.inputs.epoch);
-        let (key, begun) = (self.inputs.key()?, Instant::now());
+        let (key, since) = (self.inputs.key()?, Instant::now());
         let squashed = tokio::task::spawn_blocking(move || {
             let squash = || outputs.squash(&key);
             let squashed = epoch.evaluators.run(squash)??;
             Ok::<_, Failure>(squashed.as_slice().iter().flat_map(squashed_blocks).collect())
         });
         let blocks: Vec<_> = squashed.await.map_err(|_| Failure::Stopped)??;
-        Ok(Evaluation {
+        let public = begun.public.clone();
+        let evaluation = Evaluation {
             evaluated: Evaluated { digest, public, outputs: blocks.len() },
             blocks: Arc::new(blocks),
             proof_seconds,
             seconds,
-            squash_seconds: begun.elapsed().as_secs_f64(),
-        })
+            squash_seconds: since.elapsed().as_secs_f64(),
+        };
+        Ok((evaluation, begun))
     }
 }
 

@@ -76,10 +76,11 @@ impl History {
         Ok(())
     }
 
-    /// Keeps what was opened in a slot.
-    pub(crate) async fn opened(self, slot: Slot, digits: Vec<u8>) {
+    /// Keeps what was opened in a step of a slot.
+    pub(crate) async fn opened(self, slot: Slot, step: u16, digits: Vec<u8>) {
         let stored = tokio::task::spawn_blocking(move || {
-            self.stores.archive.put(slot, Kind::Opening, [(0, digits.as_slice())], unix_now())
+            let entry = (step.into(), digits.as_slice());
+            self.stores.archive.put(slot, Kind::Opening, [entry], unix_now())
         });
         if let Ok(Err(error)) = stored.await {
             tracing::error!(slot = slot.0, %error, "what was opened is not kept");

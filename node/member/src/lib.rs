@@ -86,7 +86,6 @@ use veil_protocol_spec::{
     slot::SlotEntry,
 };
 use veil_scheduler::{InvalidPublicKey, write_public_key};
-use veil_scheduler_plan::outcome::CIRCUIT_STEPS;
 
 pub use self::{
     fence::{FenceError, raise as raise_fence},
@@ -362,7 +361,7 @@ fn slot_machine(
         void_after: config.committee.void_timeout_seconds.saturating_mul(1000),
         ..SlotTiming::default()
     };
-    let config = SlotConfig { me, origin: epoch.origin, steps: CIRCUIT_STEPS, timing };
+    let config = SlotConfig { me, origin: epoch.origin, timing };
     SlotMachine::new(config, state, records, clock.now())
 }
 

@@ -21,7 +21,7 @@ use veil_protocol_spec::{
     Address, Blake3Digest, PeerIdHash, Slot,
     scheduling::{CertificateBody, ClusterState, JobSpec, Profile, TelemetryEntry, UnixMillis},
 };
-use veil_scheduler::circuit_id;
+use veil_scheduler::slot::circuit_of;
 
 use crate::suspicions::{BySlot, Suspicions};
 
@@ -155,7 +155,7 @@ impl ViewSnapshot {
             draining: &self.draining,
             submissions: &self.view.submissions,
             jobs,
-            circuit: circuit_id(),
+            circuit: circuit_of(self.view.rules_or_default().circuit_at(self.view.block.number)),
             fresh: &self.fresh,
             suspicions: &self.suspicions,
             not_before: UnixMillis(unix_now().0.saturating_sub(max_age)),

@@ -8,7 +8,7 @@
 //! under way is lost when something else happens.
 //!
 //! # State and restart
-//! `slots/slot.redb` holds the lock and the end of the slot under way. Agreement, decryption and
+//! `slots/slot.redb` holds the lock of the slot under way, what was opened in it, and its end. Agreement, decryption and
 //! signing keep their own records. What all of them hold of certified slots goes to the archive.
 
 use std::{sync::Arc, time::Duration};
@@ -37,14 +37,13 @@ use veil_node_driver::{Clock, Stopped};
 use veil_node_p2p::{Network, Topic};
 use veil_node_storage::{journal::JournalError, ledger::LedgerError, slot_journal::SlotJournal};
 use veil_protocol_spec::{
-    PeerIdHash, Wire,
+    Blake3Digest, PeerIdHash, Wire,
     agreement::Subject,
     decryption::RequestContext,
     evidence::Proof,
     scheduling::{Outcome, SlotRecord, UnixMillis},
     sync::LockedManifest,
 };
-use veil_scheduler_plan::outcome::CIRCUIT_STEPS;
 
 use crate::{
     ballot::Proposed,
@@ -56,12 +55,6 @@ use crate::{
     suspicions::Suspicions,
     validator::Validator,
 };
-
-/// The step that an opening is of.
-const OPENED_STEP: u8 = 0;
-// A lock authorises one evaluation (`decryption.md`, 2), and requests for decryption name slot and manifest only. A
-// circuit of more steps needs them to name the step, and an evaluator that takes digits.
-const _: () = assert!(CIRCUIT_STEPS.get() == 1, "the host carries out circuits of one step");
 
 /// How often bodies of jobs that are missing are looked for in what this member sees.
 const MISSING_INTERVAL: Duration = Duration::from_secs(2);
@@ -273,12 +266,15 @@ impl SlotLoop {
     fn on_decryption(&mut self, effect: DecryptionEffect) {
         match effect {
             DecryptionEffect::Complete(completion) => {
-                let slot = completion.context.slot;
-                self.phases.report().culprits.clone_from(&completion.combined.culprits);
+                let RequestContext { slot, step, .. } = completion.context;
+                let culprits = &mut self.phases.report().culprits;
+                culprits.extend(&completion.combined.culprits);
+                culprits.sort_unstable();
+                culprits.dedup();
                 self.phases.finish(Phase::Decrypt);
                 let digits = completion.combined.messages();
-                self.tasks.spawn(self.history.clone().opened(slot, digits.clone()));
-                self.machine.opened(slot, OPENED_STEP, Ok(digits), self.clock.now());
+                self.tasks.spawn(self.history.clone().opened(slot, step, digits.clone()));
+                self.machine.opened(slot, step, Ok(digits), self.clock.now());
             }
             DecryptionEffect::WrongShare { culprit, .. } => {
                 tracing::error!(%culprit, "a member's partial decryption is wrong");
@@ -353,11 +349,14 @@ impl SlotLoop {
             SlotEffect::ProposeEnd { round, end } => ballot.propose_end(round, end).await?,
             SlotEffect::Validated { end, valid } => ballot.judge_end(end, valid).await,
             SlotEffect::Publish(locked) => self.publish(Topic::Manifests, locked.to_wire()),
-            SlotEffect::Evaluate { locked, step, .. } => {
-                self.evaluator.start(locked.manifest, step);
+            SlotEffect::Evaluate { locked, step, opened } => {
+                self.evaluator.start(locked.manifest, step, opened);
+            }
+            SlotEffect::State { locked, evaluation } => {
+                self.evaluator.state(locked.manifest, evaluation);
             }
             SlotEffect::Cancel(slot) => self.evaluator.cancel(slot),
-            SlotEffect::Open { locked, step } => self.open(&locked, step).await?,
+            SlotEffect::Open { locked, step, before } => self.open(&locked, step, before).await?,
             SlotEffect::Sign { body, ready } => {
                 self.epoch.signs(body.slot);
                 self.sign(SigningCommand::Sign { body, ready })?;
@@ -383,7 +382,12 @@ impl SlotLoop {
         self.signing.send(command).map_err(|_| Stopped)
     }
 
-    async fn open(&mut self, locked: &LockedManifest, step: u8) -> Result<(), Stopped> {
+    async fn open(
+        &mut self,
+        locked: &LockedManifest,
+        step: u16,
+        before: Blake3Digest,
+    ) -> Result<(), Stopped> {
         let slot = locked.manifest.slot;
         let Some(blocks) = self.evaluator.blocks((slot, step)) else {
             let lost = Err("what was evaluated is not here any more".to_owned());
@@ -395,6 +399,8 @@ impl SlotLoop {
             epoch: self.epoch.binding.epoch,
             slot,
             manifest: locked.lock.value,
+            step,
+            before,
         };
         let (outputs, lock) = (RecomputedOutputs { context, blocks }, locked.lock.clone());
         let authorised =

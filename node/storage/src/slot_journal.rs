@@ -62,6 +62,7 @@ impl OfSlot for SlotEntry {
     fn slot(&self) -> Slot {
         match self {
             Self::Locked(locked) => locked.manifest.slot,
+            Self::Opened { slot, .. } => *slot,
             Self::Ended { end, .. } => end.slot,
         }
     }

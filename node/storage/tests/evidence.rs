@@ -226,9 +226,9 @@ fn nobody_fills_the_store() {
     assert_eq!(store.list().unwrap().len(), PER_CULPRIT + 2);
 }
 
-const fn context(slot: u64) -> RequestContext {
+fn context(slot: u64) -> RequestContext {
     let Binding { key_set, epoch, .. } = binding();
-    RequestContext { key_set, epoch, slot: Slot(slot), manifest: Blake3Digest([8; 32]) }
+    RequestContext::first(key_set, epoch, Slot(slot), Blake3Digest([8; 32]))
 }
 
 #[test]

@@ -3,8 +3,9 @@
 //! # Flow
 //! 1. A locked manifest comes by gossip; its lock is verified, and it is passed on.
 //! 2. "Per slot a public hash draws some of them, who run the encrypted scheduling too and sign its digest."
-//!    Of the manifests that this worker is drawn for the newest waits, with the state that it builds on: it
-//!    is evaluated also when the slot has ended meanwhile. One at a time is.
+//!    Of the manifests that this worker is drawn for the newest waits, with the state that it builds on. One at a
+//!    time is evaluated, when the slot has ended: what was opened in it follows from its assignments. Of a void
+//!    slot there is nothing to compare.
 //! 3. The digest of the outcome is signed and gossiped as an
 //!    [`EvaluationReport`](veil_protocol_spec::scheduling::EvaluationReport).
 
@@ -24,10 +25,9 @@ use veil_node_p2p::{Gossip, Network, Topic};
 use veil_protocol_spec::{
     Wire,
     identity::SecretIdentity,
-    scheduling::{ClusterState, Manifest},
+    scheduling::{Assignments, ClusterState, Manifest},
     sync::LockedManifest,
 };
-use veil_scheduler::Cancellation;
 
 /// How long to wait for the certificate that a manifest builds on.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -140,11 +140,27 @@ impl Evaluator {
         }
     }
 
+    /// How the slot has ended, once it has; `None` if it is void, or its record is not here.
+    async fn ended(&self, manifest: &Manifest) -> Option<Assignments> {
+        let mut states = self.epoch.ledger.subscribe();
+        let slot = manifest.slot;
+        states.wait_for(|state| state.last_slot() >= slot).await.ok()?;
+        let ledger = Arc::clone(&self.epoch.ledger);
+        let read = tokio::task::spawn_blocking(move || ledger.record(slot)).await.ok()?;
+        let record = read.unwrap_or_else(|error| {
+            tracing::warn!(%slot, %error, "the slot that is to be audited cannot be read");
+            None
+        })?;
+        let body = &record.certificate.body;
+        let audited = !body.is_void() && body.manifest == manifest.digest();
+        audited.then_some(record.assignments)
+    }
+
     async fn evaluate(&self, Audit { manifest, state }: Audit) -> Result<(), EvaluationError> {
         let (slot, digest) = (manifest.slot, manifest.digest());
-        let cancellation = Cancellation::default();
-        let evaluated = self.inputs.evaluate_on(&state, manifest.clone(), cancellation).await?;
-        let (outputs, seconds) = (evaluated.digest, evaluated.seconds);
+        let Some(ended) = self.ended(&manifest).await else { return Ok(()) };
+        let again = self.inputs.evaluate_again(&state, manifest.clone(), &ended);
+        let (outputs, seconds) = again.await?;
         tracing::info!(%slot, %outputs, seconds, "evaluated as an auditor");
         self.progress.slot(slot, |report| {
             report.manifest = Some(digest);

@@ -174,6 +174,8 @@ domains! {
     CIRCUIT_OUTPUTS = "circuit outputs";
     /// Digest of the outputs of all evaluations of a slot, if there are several.
     CIRCUIT_STEPS = "circuit steps";
+    /// What a slot has evaluated and opened so far.
+    OPENED_STEPS = "opened steps";
     /// Stands for them where a slot has no workers, and so nothing was evaluated.
     NO_OUTPUTS = "no outputs";
     /// The order in which equally good workers are preferred for one replica.

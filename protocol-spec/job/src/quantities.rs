@@ -8,6 +8,7 @@
 //! | latency | [`LatencyClass`] | 0 to 3 | up, to the slower class |
 //! | price | set by the worker's operator | 0 to 3 | |
 //! | worker's own priority | set by the worker's operator | 0 to 3 | |
+//! | [`Share`] that is free | an eighth of what the worker offers | 0 to 7 | down |
 //!
 //! Every rounding is towards refusing: what fits in quantities fits in fact. Quantities are exact
 //! in the circuit from there on; the type of a GPU is a public label (`gpu=a100`), its count a
@@ -23,7 +24,7 @@
 //! bootstraps for each worker and job.
 //!
 //! # What a placement can leak
-//! A worker's whole telemetry is one of 192^4 * 4^3 values: 36.3 bits, whatever the machine. One
+//! A worker's whole telemetry is one of 192^4 * 4^3 * 8 values: 39.3 bits, whatever the machine. One
 //! placed replica tells at most log2(candidates + 1) bits about all candidates together; a pending
 //! one tells that no candidate had room, and a job that only one worker may take tells one bit
 //! about that worker, which is what the minimum of candidates in the cluster's policy is against.
@@ -185,6 +186,62 @@ impl LatencyClass {
     }
 }
 
+/// How much of a worker is free, in eighths: of CPU and memory that of which less is.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(try_from = "u8", into = "u8")]
+pub struct Share(u8);
+
+impl Share {
+    /// How many there are.
+    pub const LEVELS: u8 = 8;
+    /// The highest.
+    pub const MAX: u8 = Self::LEVELS - 1;
+
+    /// # Errors
+    /// [`OutOfRange`] above [`Self::MAX`].
+    pub const fn new(eighths: u8) -> Result<Self, OutOfRange> {
+        if eighths > Self::MAX {
+            Err(OutOfRange { value: eighths, max: Self::MAX })
+        } else {
+            Ok(Self(eighths))
+        }
+    }
+
+    /// Of (free, all) for CPU and for memory, in any unit each; rounded down. Nothing is free of nothing.
+    #[must_use]
+    pub fn of(resources: [(u64, u64); 2]) -> Self {
+        let eighths = |(free, all): (u64, u64)| {
+            let levels = u128::from(Self::LEVELS);
+            let eighths = (u128::from(free) * levels).checked_div(u128::from(all)).unwrap_or(0);
+            u8::try_from(eighths).map_or(Self::MAX, |eighths| eighths.min(Self::MAX))
+        };
+        let [cpu, memory] = resources.map(eighths);
+        Self(cpu.min(memory))
+    }
+
+    /// The eighths, 0 to 7; 7 is 7 or 8.
+    #[must_use]
+    pub const fn get(self) -> u8 {
+        self.0
+    }
+}
+
+impl TryFrom<u8> for Share {
+    type Error = OutOfRange;
+
+    fn try_from(eighths: u8) -> Result<Self, OutOfRange> {
+        Self::new(eighths)
+    }
+}
+
+impl From<Share> for u8 {
+    fn from(share: Share) -> Self {
+        share.0
+    }
+}
+
 /// Everything a worker encrypts.
 ///
 /// # Security
@@ -199,6 +256,8 @@ pub struct Reading {
     pub price: PriceClass,
     /// How much its operator wants it used.
     pub priority: WorkerPriority,
+    /// How much of it is free.
+    pub share: Share,
 }
 
 /// The cluster's unit of each resource, in multiples of the unit of [`Resources`]; part of the

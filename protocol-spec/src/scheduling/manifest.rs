@@ -155,6 +155,13 @@ pub struct CircuitId {
     pub fingerprint: Blake3Digest,
 }
 
+impl CircuitId {
+    /// Version of the circuit that places all of a slot at once, and is opened once.
+    pub const AT_ONCE: u32 = 5;
+    /// Version of the one that places replica after replica by thresholds, and is opened as it goes.
+    pub const THRESHOLDS: u32 = 6;
+}
+
 /// The block as of which registry, policy and submissions are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

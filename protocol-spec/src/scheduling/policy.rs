@@ -162,9 +162,10 @@ pub struct ClusterPolicy {
     pub image_signatures: bool,
     /// Which of the workers that may take a replica are asked for it.
     pub candidates: Candidates,
-    /// The circuit that is evaluated from [`Self::circuit_from`] on. Reserved.
+    /// The circuit that is evaluated from [`Self::circuit_from`] on, by version; the fingerprint is reserved.
+    /// Version 0, which policies had before they said it, stands for [`CircuitId::AT_ONCE`].
     pub circuit: CircuitId,
-    /// The first block of manifests that name that circuit. Reserved.
+    /// The first block of manifests that name that circuit; those before name [`CircuitId::AT_ONCE`].
     pub circuit_from: u64,
 }
 
@@ -183,7 +184,10 @@ impl Default for ClusterPolicy {
             withheld_capabilities: 0,
             image_signatures: false,
             candidates: Candidates::Sample,
-            circuit: CircuitId { version: 0, fingerprint: Blake3Digest([0; 32]) },
+            circuit: CircuitId {
+                version: CircuitId::THRESHOLDS,
+                fingerprint: Blake3Digest([0; 32]),
+            },
             circuit_from: 0,
         }
     }
@@ -217,6 +221,12 @@ pub enum PolicyError {
     /// Nothing would ever be anchored.
     #[error("anchor_every is 0: a certificate is anchored after at least 1 slot")]
     AnchorEvery,
+    /// A circuit that came after this build.
+    #[error(
+        "circuit {0}: this build evaluates {at_once} and {thresholds}; run a version that has it",
+        at_once = CircuitId::AT_ONCE, thresholds = CircuitId::THRESHOLDS
+    )]
+    Circuit(u32),
     /// A field that no node acts on yet.
     #[error("`{field}` is reserved and must be zero: {reason}")]
     #[allow(missing_docs, reason = "the message says what its fields are")]
@@ -247,6 +257,9 @@ impl ClusterPolicy {
         if policy.anchor_every == 0 {
             return Err(PolicyError::AnchorEvery);
         }
+        if !matches!(policy.circuit.version, 0 | CircuitId::AT_ONCE | CircuitId::THRESHOLDS) {
+            return Err(PolicyError::Circuit(policy.circuit.version));
+        }
         policy.check_reserved()?;
         Ok(policy)
     }
@@ -267,6 +280,16 @@ impl ClusterPolicy {
         Sampling { candidates: self.candidates, least: self.min_candidates }
     }
 
+    /// The version of the circuit that a manifest of this block names.
+    #[must_use]
+    pub const fn circuit_at(&self, block: u64) -> u32 {
+        match self.circuit.version {
+            0 => CircuitId::AT_ONCE,
+            _ if block < self.circuit_from => CircuitId::AT_ONCE,
+            version => version,
+        }
+    }
+
     /// Exhaustive, so that a new field is thought of.
     fn check_reserved(&self) -> Result<(), PolicyError> {
         let Self {
@@ -274,7 +297,7 @@ impl ClusterPolicy {
             resource_weights,
             withheld_capabilities,
             circuit,
-            circuit_from,
+            circuit_from: _,
             image_signatures: _,
             candidates: _,
             scale: _,
@@ -302,8 +325,11 @@ impl ClusterPolicy {
                 "withheld_capabilities",
                 "containers get no capabilities at all",
             ),
-            (*circuit == none.circuit, "circuit", "members evaluate the circuit of their build"),
-            (*circuit_from == 0, "circuit_from", "members evaluate the circuit of their build"),
+            (
+                circuit.fingerprint == none.circuit.fingerprint,
+                "circuit.fingerprint",
+                "members compare those of their builds when they agree on a manifest",
+            ),
         ];
         let broken = fields.into_iter().find(|(zero, ..)| !zero);
         broken.map_or(Ok(()), |(_, field, reason)| Err(PolicyError::Reserved { field, reason }))
@@ -366,13 +392,11 @@ mod tests {
     #[test]
     fn reserved_fields_are_zero_or_refused_with_the_reason() {
         type Change = fn(&mut ClusterPolicy);
-        let changes: [(&str, Change); 6] = [
+        let changes: [(&str, Change); 4] = [
             ("epoch_length", |p| p.epoch_length = 1),
             ("resource_weights", |p| p.resource_weights[3] = Weight(1)),
             ("withheld_capabilities", |p| p.withheld_capabilities = 1 << 40),
-            ("circuit", |p| p.circuit.version = 1),
-            ("circuit", |p| p.circuit.fingerprint.0[31] = 1),
-            ("circuit_from", |p| p.circuit_from = 1),
+            ("circuit.fingerprint", |p| p.circuit.fingerprint.0[31] = 1),
         ];
         for (name, change) in changes {
             let mut policy = ClusterPolicy::default();
@@ -384,6 +408,25 @@ mod tests {
             assert_eq!(*field, name);
             assert!(refused.to_string().contains(reason), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_policy_says_from_which_block_on_which_circuit_is_evaluated() {
+        let of = |version, circuit_from| {
+            let circuit = CircuitId { version, ..ClusterPolicy::default().circuit };
+            let policy = ClusterPolicy { circuit, circuit_from, ..ClusterPolicy::default() };
+            ClusterPolicy::parse(&policy.to_wire())
+        };
+        let at = |version, from, block| of(version, from).unwrap().circuit_at(block);
+        assert_eq!(at(CircuitId::THRESHOLDS, 0, 0), CircuitId::THRESHOLDS);
+        assert_eq!(at(CircuitId::THRESHOLDS, 8, 7), CircuitId::AT_ONCE);
+        assert_eq!(at(CircuitId::THRESHOLDS, 8, 8), CircuitId::THRESHOLDS);
+        // A policy that was set before there was a choice, and one that goes back.
+        assert_eq!(at(0, 0, u64::MAX), CircuitId::AT_ONCE);
+        assert_eq!(at(CircuitId::AT_ONCE, 0, 9), CircuitId::AT_ONCE);
+        let refused = of(7, 0).unwrap_err();
+        assert_eq!(refused, PolicyError::Circuit(7));
+        assert!(refused.to_string().contains("evaluates 5 and 6"), "{refused}");
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! What a plan takes at least, and why.
+//! What a plan takes, and what of that is no overhead.
 //!
-//! A look-up reads one sum of digits, 32 points. In circuits that compare and choose digit by digit
-//! this leaves, for n candidates of a replica:
+//! A look-up reads one sum of digits, 32 points. A circuit that compares and chooses digit by digit, as that of
+//! [`circuit::run`] does, makes for n candidates of a replica at least what follows. It bounds no other
+//! construction: [by thresholds](crate::threshold) a third is enough.
 //!
 //! | step | look-ups |
 //! |---|---|
@@ -21,10 +22,10 @@ use crate::{
     circuit::{
         self, last_use,
         lookup::Circuit,
-        worker::{Confidential, Worker},
+        worker::{Confidential, SPLIT, Worker},
     },
     cost::Cost,
-    plan::{Plan, Step},
+    plan::{Plan, Step, Used},
     rules::{JobRules, Need, RESOURCES},
 };
 
@@ -40,10 +41,20 @@ impl Plan {
         circuit.cost()
     }
 
-    /// A lower bound of [`Self::cost`] in look-ups for circuits of this style, by the table in the
-    /// source of this module: each step of the plan counted apart.
+    /// The look-ups that expand the lists of a slot's telemetry, each once, which are not in [`Self::cost`].
     #[must_use]
-    pub fn lower_bound(&self) -> u64 {
+    pub fn expansion(&self) -> u64 {
+        let Used { resources, classes, priority } = self.used();
+        // CPU and memory: 2 digits each, and as many look-ups that split them.
+        let late = resources.into_iter().skip(SPLIT).map(|used| 2 * u64::from(used));
+        let of_one = 8 + late.sum::<u64>() + u64::from(classes) + u64::from(priority);
+        self.workers as u64 * of_one
+    }
+
+    /// The look-ups of [`Self::cost`] without what this construction takes beside comparing, choosing and
+    /// deducting, by the table in the source of this module: each step of the plan counted apart.
+    #[must_use]
+    pub fn without_overhead(&self) -> u64 {
         let last_use = last_use(self);
         // Whether a deduction may have changed the worker since its list was expanded.
         let mut changed = vec![false; self.workers];

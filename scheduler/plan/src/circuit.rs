@@ -14,16 +14,17 @@
 //! Under hard anti-affinity no replica of the job can go where an earlier one went, so fits and
 //! scores are computed once for the job and the deduction is made after its last replica.
 //!
-//! [`Plan::lower_bound`] says what this style of circuit takes at least: 13.25 for `spread` with four
+//! [`Plan::without_overhead`] says what of that compares, chooses and deducts: 13.25 for `spread` with four
 //! resources on 16 workers, where 14.0 are made, and 15.06 for `bin_pack`, where 16.75 are made: with
-//! four flags one more gathers them. The expansion of a list splits CPU and memory before the
-//! manifest is known.
+//! four flags one more gathers them. The expansion of a list, 8 or 12 look-ups more, splits CPU and memory
+//! before the manifest is known. The [circuit of thresholds](crate::threshold) takes a third of it.
 
 pub mod digit;
 mod fit;
 pub mod in_clear;
 pub mod lookup;
-mod score;
+pub mod rotated;
+pub(crate) mod score;
 mod select;
 pub mod table;
 pub mod worker;

@@ -14,7 +14,9 @@
 //!    them, and [`Cost::log2_failure`](cost::Cost::log2_failure) bounds the failure probability.
 //! 3. [`circuit::run`] is the circuit, over any [`Value`](circuit::digit::Value): numbers here,
 //!    ciphertexts in `veil-scheduler`. [`cleartext::place`] is its twin.
-//! 4. [`outcome::decode`] turns the decrypted digits into assignments.
+//! 4. [`threshold`] is the other circuit, which asks replica after replica, and its twin.
+//! 5. [`outcome::read`] turns what was opened into assignments, and [`outcome::openings`] assignments into what was
+//!    opened.
 //!
 //! # State and restart
 //! None: everything is a function of its arguments, the same for every member.
@@ -107,7 +109,7 @@
 //! // One digit of 4 bits numbers up to 15 workers.
 //! assert_eq!(plan.output_digits(), 1);
 //! let cost = plan.cost();
-//! assert!(plan.lower_bound() <= cost.look_ups() && cost.largest_variance() <= 25);
+//! assert!(plan.without_overhead() <= cost.look_ups() && cost.largest_variance() <= 25);
 //!
 //! // `spread` prefers the worker with more of what the job asks for most, its memory.
 //! let reading = |units| Reading {
@@ -127,4 +129,5 @@ pub mod inputs;
 pub mod outcome;
 pub mod plan;
 pub mod rules;
+pub mod threshold;
 pub mod unfit;

@@ -3,24 +3,21 @@
 //! The outcome of a replica is the number of a worker, not one bit for each: with N workers it
 //! takes ceil(log16(N + 1)) blocks to squash and decrypt instead of about N/4. Exactly one winner,
 //! or none, is then a matter of form; a number that is no worker's can be wrong, and [`decode`]
-//! refuses it.
+//! refuses it. Where replica after replica is opened, it is the number among those that were asked
+//! ([`Course`]).
 
-use core::num::NonZeroU8;
 use std::collections::BTreeSet;
 
 use veil_protocol_spec::{
     Blake3Digest, ReplicaIndex,
-    scheduling::{Assignment, AssignmentError, Assignments, Manifest, Outcome},
+    scheduling::{Assignment, AssignmentError, Assignments, CircuitId, Manifest, Outcome},
 };
 
 use crate::{
     inputs::{PlanError, PublicInputs},
     plan::Plan,
+    threshold::course::{Course, NobodyNamed},
 };
-
-/// How many times a slot is evaluated and opened under [this circuit](crate::circuit): what an evaluation puts
-/// out, once opened, is a public input of the next, and the digits of the last one are the outcome.
-pub const CIRCUIT_STEPS: NonZeroU8 = NonZeroU8::MIN;
 
 /// Why decrypted blocks are not an outcome of the manifest. Nothing is assigned then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,6 +44,84 @@ pub enum DecodeError {
     /// The manifest names a replica twice.
     #[error(transparent)]
     Assignments(#[from] AssignmentError),
+    /// An answer that names nobody who was asked about.
+    #[error(transparent)]
+    NobodyNamed(#[from] NobodyNamed),
+    /// What was opened does not lead to it.
+    #[error("the manifest's circuit has no such outcome: it is of another manifest")]
+    NotReached,
+}
+
+/// The assignments that stand for what was opened of a slot, step by step, under the circuit that its manifest names.
+///
+/// # Errors
+/// [`DecodeError`] if it is no outcome of this manifest; never a partial result.
+pub fn read(
+    manifest: &Manifest,
+    public: &PublicInputs,
+    opened: &[Vec<u8>],
+) -> Result<Assignments, DecodeError> {
+    if manifest.circuit.version != CircuitId::THRESHOLDS {
+        return decode(manifest, public, &opened.concat());
+    }
+    let plan = Plan::new(manifest, public)?;
+    let mut course = Course::new(&plan);
+    for digits in opened {
+        let &[digit] = digits.as_slice() else {
+            return Err(DecodeError::Count { found: digits.len(), expected: 1 });
+        };
+        if course.stage().is_none() {
+            return Err(DecodeError::NotReached);
+        }
+        course.opened(digit)?;
+    }
+    // Without telemetry nothing is asked, and all stay pending.
+    if course.stage().is_some() {
+        return Err(DecodeError::NotReached);
+    }
+    let outcomes = course.outcome().iter().zip(&manifest.pending).map(|(worker, pending)| {
+        let entry = worker.and_then(|worker| manifest.telemetry.get(worker));
+        let outcome = entry.map_or(Outcome::Pending, |entry| Outcome::Node(entry.sender));
+        Assignment { job: pending.job, replica: pending.replica, outcome }
+    });
+    let mut assignments: Vec<_> = outcomes.collect();
+    assignments.sort_unstable_by_key(|assignment| (assignment.job, assignment.replica));
+    Ok(assignments.try_into()?)
+}
+
+/// What was opened of a slot that ended so, step by step: winners are public, and everything that is opened
+/// follows from them. Whoever evaluates a slot again needs no more than its record.
+///
+/// # Errors
+/// [`DecodeError`] if the slot cannot have ended so.
+pub fn openings(
+    manifest: &Manifest,
+    public: &PublicInputs,
+    assignments: &Assignments,
+) -> Result<Vec<Vec<u8>>, DecodeError> {
+    let plan = Plan::new(manifest, public)?;
+    let placed: Vec<_> = manifest
+        .pending
+        .iter()
+        .map(|pending| {
+            let found = assignments.as_slice().iter().find(|assignment| {
+                (assignment.job, assignment.replica) == (pending.job, pending.replica)
+            });
+            let Outcome::Node(worker) = found?.outcome else { return None };
+            manifest.telemetry.binary_search_by_key(&worker, |entry| entry.sender).ok()
+        })
+        .collect();
+    let opened = if manifest.circuit.version == CircuitId::THRESHOLDS {
+        Course::answers(&plan, &placed).into_iter().map(|digit| vec![digit]).collect()
+    } else {
+        Vec::from([encode(&plan, &placed)])
+    };
+    // What names another worker than those that were asked leads elsewhere.
+    if read(manifest, public, &opened)? == *assignments {
+        Ok(opened)
+    } else {
+        Err(DecodeError::NotReached)
+    }
 }
 
 /// The assignments that decrypted output blocks, each 0 to 15, stand for.

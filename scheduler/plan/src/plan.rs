@@ -4,7 +4,7 @@
 //! The circuit and its cleartext twin run the same plan; they differ only in whether readings,
 //! requests and weights are encrypted.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash,
@@ -67,7 +67,9 @@ pub(crate) struct Step {
 ///       this slot, 5 or more counting alike;
 ///    2. by score. `spread`: the most units free of the dominant resource, the one of which the
 ///       request takes the most units; `bin_pack`: the fewest; `priority_round_robin`: the highest
-///       own priority; `cost`: the smallest weighted sum of price and latency class;
+///       own priority; `cost`: the smallest weighted sum of price and latency class. Under the circuit
+///       [of thresholds](crate::threshold) `spread` compares free shares in eighths, lowered by one for each
+///       replica that the worker got in the slot, and `bin_pack` eight classes of units;
 ///    3. in an order that is public: for `priority_round_robin` that of the telemetry, beginning at
 ///       the last decided slot plus step; else that of a digest over the seed, the job, the replica
 ///       and the worker, which prefers no worker for long; workers that were registered after the draw come
@@ -247,6 +249,12 @@ impl Plan {
     #[must_use]
     pub fn output_digits(&self) -> usize {
         self.open().count() * self.digits_per_replica()
+    }
+
+    /// The workers that are asked, by position in the manifest's telemetry.
+    #[must_use]
+    pub fn asked(&self) -> BTreeSet<usize> {
+        self.open().flat_map(|step| step.candidates.iter().copied()).collect()
     }
 
     /// The jobs whose encrypted requests the circuit needs.

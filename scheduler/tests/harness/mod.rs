@@ -27,8 +27,9 @@ use veil_protocol_spec::{
 };
 use veil_scheduler::{
     EncryptedTelemetry, EvaluationKey, Inputs, Outputs, ReferenceString, circuit_id, encrypt,
-    encrypt_request, encrypt_weights, verify_and_expand, verify_and_expand_request,
-    verify_and_expand_weights,
+    encrypt_request, encrypt_weights,
+    threshold::{self, EncryptedReport, verify_and_expand_report},
+    threshold_circuit_id, verify_and_expand, verify_and_expand_request, verify_and_expand_weights,
 };
 use veil_scheduler_plan::cleartext;
 
@@ -63,6 +64,13 @@ impl Keys {
         let metadata = metadata(1);
         let list = encrypt(reading, &self.public_key, &self.reference_string, &metadata).unwrap();
         verify_and_expand(&list, &metadata, &self.reference_string, &self.evaluation).unwrap()
+    }
+
+    pub(crate) fn report(&self, reading: &Reading) -> EncryptedReport {
+        let metadata = metadata(1);
+        let list = encrypt(reading, &self.public_key, &self.reference_string, &metadata).unwrap();
+        let string = &self.reference_string;
+        verify_and_expand_report(&list, &metadata, string, &self.evaluation).unwrap()
     }
 
     /// What the committee would decrypt.
@@ -224,6 +232,20 @@ impl Cluster {
             .collect();
         self.inputs.telemetry = telemetry;
         self
+    }
+
+    /// For the threshold circuit.
+    pub(crate) fn reported(mut self, keys: &Keys) -> (Self, threshold::Inputs) {
+        self.manifest.circuit = threshold_circuit_id();
+        let reports = self
+            .manifest
+            .telemetry
+            .iter()
+            .zip(&self.readings)
+            .map(|(entry, reading)| (entry.digest, Arc::new(keys.report(reading))))
+            .collect();
+        let Inputs { public, requests, weights, .. } = self.inputs.clone();
+        (self, threshold::Inputs { public, reports, requests, weights })
     }
 
     /// The policy's weights, encrypted by their author.

@@ -27,6 +27,7 @@ Usage: slot-world [OPTION]...
   --outage N         workers that lose power after a minute, for ten
   --skew MS          how far clocks are off at most         [0]
   --max-workers N    that the policy lets a slot consider   [1024]
+  --thresholds-from BLOCK  from which block on slots are placed by thresholds, step by step  [0]
   --anchor-every N   slots                                  [4]
   --drop PERMILLE    messages of 1000 that are lost         [0]
   --absent J         member J is never there
@@ -100,6 +101,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Arguments
             }
             "--skew" => scenario.skew = number(&name, &value()?)?,
             "--max-workers" => scenario.max_workers = number(&name, &value()?)?,
+            "--thresholds-from" => scenario.thresholds_from = number(&name, &value()?)?,
             "--anchor-every" => scenario.anchor_every = number(&name, &value()?)?,
             "--drop" => drop = number(&name, &value()?)?,
             "--absent" => absent.push(number(&name, &value()?)?),

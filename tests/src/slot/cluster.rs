@@ -79,7 +79,7 @@ impl Disk {
 fn locked_slot(entry: &SlotEntry) -> Option<Slot> {
     match entry {
         SlotEntry::Locked(locked) => Some(locked.manifest.slot),
-        SlotEntry::Ended { .. } => None,
+        SlotEntry::Opened { .. } | SlotEntry::Ended { .. } => None,
     }
 }
 
@@ -125,8 +125,8 @@ impl Host for Cluster {
         let records = disk.agreement.iter().map(|(_, record)| record.clone()).collect();
         let agreement = Agreement::new(config, identity, records)
             .expect("roster, committee and identity are of one fixture");
-        let (origin, steps) = (ReferenceStringOrigin::Committee, self.plan.scenario.steps);
-        let config = SlotConfig { me: j, origin, steps, timing: SLOT };
+        let origin = ReferenceStringOrigin::Committee;
+        let config = SlotConfig { me: j, origin, timing: SLOT };
         let state = Arc::clone(&disk.state);
         let slot = SlotMachine::new(config, state, disk.slot.clone(), schedule.now());
         self.report.count("boot");

@@ -54,7 +54,7 @@ pub(super) enum Asked {
     },
     Evaluate {
         locked: Box<LockedManifest>,
-        step: u8,
+        step: u16,
         opened: Vec<Vec<u8>>,
     },
     /// A record that this member has completed.
@@ -95,7 +95,7 @@ pub(super) struct Member {
     quorums: BTreeMap<(Slot, Kind), Quorum>,
     repeat_at: Option<Millis>,
     /// What was evaluated here last: a slot, its step, its digits.
-    digits: Option<(Slot, u8, Vec<u8>)>,
+    digits: Option<(Slot, u16, Vec<u8>)>,
     out: VecDeque<Effect<Stored, Asked>>,
     persists: BTreeMap<PersistId, (bool, PersistId)>,
     next: u64,
@@ -158,11 +158,15 @@ impl Member {
 
     pub(super) fn evaluated(
         &mut self,
-        (slot, step): (Slot, u8),
+        (slot, step): (Slot, u16),
         result: Result<(Evaluated, Vec<u8>), String>,
         now: Millis,
     ) {
         self.now = now;
+        // One of a slot that others have ended meanwhile is of no use.
+        if slot != self.slot() {
+            return;
+        }
         let evaluated = result.map(|(evaluated, digits)| {
             self.digits = Some((slot, step, digits));
             evaluated
@@ -229,6 +233,7 @@ impl Member {
             SlotEffect::Observe => self.ask(Asked::Sight(Need::Observe)),
             SlotEffect::Prepare(_)
             | SlotEffect::Collect
+            | SlotEffect::State { .. }
             | SlotEffect::Publish(_)
             | SlotEffect::Cancel(_)
             | SlotEffect::Certified { .. } => {}
@@ -248,10 +253,12 @@ impl Member {
             SlotEffect::Evaluate { locked, step, opened } => {
                 self.ask(Asked::Evaluate { locked, step, opened });
             }
-            SlotEffect::Open { locked, step } => {
+            SlotEffect::Open { locked, step, before } => {
                 let slot = locked.manifest.slot;
                 if let Some(digits) = self.digits_of(slot, step) {
-                    let digest = Blake3Digest(*blake3::hash(digits).as_bytes());
+                    // "A request id is over everything before it."
+                    let of_all = [before.as_bytes(), digits].concat();
+                    let digest = Blake3Digest(*blake3::hash(&of_all).as_bytes());
                     self.state(slot, Kind::Opening(step), digest);
                 }
             }
@@ -269,7 +276,7 @@ impl Member {
     }
 
     /// What a step of a slot has put out, if it is what was evaluated here last.
-    fn digits_of(&self, slot: Slot, step: u8) -> Option<&[u8]> {
+    fn digits_of(&self, slot: Slot, step: u16) -> Option<&[u8]> {
         let of = self.digits.as_ref().filter(|(of, at, _)| (*of, *at) == (slot, step));
         of.map(|(.., digits)| &digits[..])
     }

@@ -17,14 +17,14 @@ pub(super) const RECORD: u8 = 3;
 pub(super) enum Kind {
     Signing,
     /// Of this step.
-    Opening(u8),
+    Opening(u16),
 }
 
 impl Kind {
-    pub(super) const fn number(self) -> u8 {
+    pub(super) const fn number(self) -> u32 {
         match self {
             Self::Signing => 0,
-            Self::Opening(step) => step + 1,
+            Self::Opening(step) => step as u32 + 1,
         }
     }
 
@@ -44,15 +44,15 @@ pub(super) fn signature(of: Blake3Digest) -> GroupSignature {
 }
 
 pub(super) fn encode(slot: Slot, kind: Kind, digest: Blake3Digest) -> Vec<u8> {
-    [&slot.0.to_le_bytes()[..], &[kind.number()], digest.as_bytes()].concat()
+    [&slot.0.to_le_bytes()[..], &kind.number().to_le_bytes(), digest.as_bytes()].concat()
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Option<(Slot, Kind, Blake3Digest)> {
     let (slot, rest) = bytes.split_first_chunk()?;
-    let (kind, digest) = rest.split_first()?;
-    let kind = match kind {
+    let (kind, digest) = rest.split_first_chunk()?;
+    let kind = match u32::from_le_bytes(*kind) {
         0 => Kind::Signing,
-        step => Kind::Opening(step - 1),
+        step => Kind::Opening(u16::try_from(step - 1).ok()?),
     };
     Some((Slot(u64::from_le_bytes(*slot)), kind, Blake3Digest(digest.try_into().ok()?)))
 }

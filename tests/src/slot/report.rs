@@ -25,6 +25,10 @@ pub struct SlotReport {
     pub placed: u64,
     /// Slots that ended void.
     pub void: u64,
+    /// Slots by the version of their circuit.
+    pub circuits: BTreeMap<u32, u64>,
+    /// Most openings of a slot.
+    pub most_openings: usize,
     /// Whether slots stopped before as many had ended as were wanted.
     pub halted: bool,
     /// What must not happen and did.
@@ -107,6 +111,7 @@ impl SlotReport {
         let placed = outcomes.filter(|assignment| assignment.outcome != Outcome::Pending);
         self.placed += placed.count() as u64;
         self.void += u64::from(record.certificate.body.is_void());
+        *self.circuits.entry(record.manifest.circuit.version).or_default() += 1;
         self.with_work += u64::from(!record.manifest.pending.is_empty());
         self.largest_record_bytes = self.largest_record_bytes.max(record.to_wire().len());
     }
@@ -117,6 +122,10 @@ impl SlotReport {
         self.with_work += other.with_work;
         self.placed += other.placed;
         self.void += other.void;
+        for (version, slots) in &other.circuits {
+            *self.circuits.entry(*version).or_default() += slots;
+        }
+        self.most_openings = self.most_openings.max(other.most_openings);
         self.halted |= other.halted;
         self.violations.extend(other.violations.iter().cloned());
         for (what, times) in &other.occurred {

@@ -17,9 +17,6 @@ use veil_protocol_spec::{
 use super::chain::ChainView;
 use crate::{agreement::binding, fixtures};
 
-/// The circuit of every slot.
-pub(super) const CIRCUIT: CircuitId =
-    CircuitId { version: 1, fingerprint: Blake3Digest([0xcc; 32]) };
 /// The digest of the cluster's policy.
 pub(super) const POLICY: KeccakDigest = KeccakDigest([0x90; 32]);
 /// Between two tries of what has no place.
@@ -40,6 +37,7 @@ pub(super) struct Sight {
     pub(super) settled: u64,
     pub(super) max_workers: usize,
     pub(super) sampling: Sampling,
+    pub(super) circuit: CircuitId,
     /// What the jobs want whose body this member has, as of the block.
     pub(super) bodies: Arc<BTreeMap<Blake3Digest, JobDemand>>,
     pub(super) fresh: Vec<TelemetryRef>,
@@ -70,7 +68,7 @@ impl Sight {
             draining: &self.chain.draining,
             submissions: &self.chain.submissions,
             jobs: &|job| self.bodies.get(job).copied(),
-            circuit: CIRCUIT,
+            circuit: self.circuit,
             fresh: &self.fresh,
             suspicions: &self.suspicions,
             not_before: self.not_before,

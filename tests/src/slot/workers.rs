@@ -16,7 +16,7 @@ use veil_protocol_spec::{
     Address, Blake3Digest, KeccakDigest, ParticipantIndex, PeerIdHash, ReplicaIndex, Slot,
     scheduling::{
         ClusterPolicy, ClusterState, EndedReplica, GivenBack, Quantities, Reading, ReplicaHealth,
-        Scale, TelemetryEntry,
+        Scale, Share, TelemetryEntry,
     },
 };
 
@@ -102,6 +102,7 @@ impl Surroundings {
             max_workers: scenario.max_workers,
             anchor_every: scenario.anchor_every,
             loss_grace_seconds: (GRACE / 1_000) as u32,
+            circuit_from: scenario.thresholds_from,
             ..ClusterPolicy::default()
         };
         let owners = (0..).zip(&workers).map(|(k, of)| (of.id, owner(k))).collect();
@@ -392,6 +393,7 @@ impl Surroundings {
         let free = if behaviour == Some(As::Boast) { CAPACITY } else { worker.free };
         let reading = Reading {
             free: Quantities::from_array(free).expect("capacities are in range"),
+            share: Share::of([0, 1].map(|of| (free[of].into(), CAPACITY[of].into()))),
             ..Reading::default()
         };
         let flaw = match behaviour {

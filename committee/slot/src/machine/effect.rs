@@ -1,7 +1,5 @@
 //! What goes into and comes out of the slot's machine.
 
-use core::num::NonZeroU8;
-
 use veil_committee_machine::Millis;
 use veil_protocol_spec::{
     Blake3Digest, ParticipantIndex, Slot,
@@ -21,9 +19,6 @@ pub struct SlotConfig {
     pub me: ParticipantIndex,
     /// What the proofs of the epoch's telemetry rest on.
     pub origin: ReferenceStringOrigin,
-    /// How many times a slot is evaluated and opened:
-    /// [`CIRCUIT_STEPS`](veil_scheduler_plan::outcome::CIRCUIT_STEPS) of the circuit in use.
-    pub steps: NonZeroU8,
     /// How long it waits.
     pub timing: SlotTiming,
 }
@@ -59,14 +54,14 @@ pub struct Observation<'a> {
     pub interval: Millis,
 }
 
-/// One evaluation of a manifest, as far as the slot is concerned with it: the ciphertexts stay with the host.
+/// One step of a manifest's evaluation, as far as the slot is concerned with it: the ciphertexts stay with the host.
 #[derive(Clone, Debug)]
 pub struct Evaluated {
     /// What evaluators compare.
     pub digest: Blake3Digest,
     /// What reading the opened digits needs.
     pub public: PublicInputs,
-    /// How many digits there are to open.
+    /// How many digits there are to open. None: nothing more is asked, and the outcome follows from what was opened.
     pub outputs: usize,
 }
 
@@ -111,7 +106,7 @@ pub enum SlotEffect {
         /// What.
         locked: Box<LockedManifest>,
         /// For the how-manieth time, from 0.
-        step: u8,
+        step: u16,
         /// The digits of the steps before, which are public inputs of this one.
         opened: Vec<Vec<u8>>,
     },
@@ -122,7 +117,16 @@ pub enum SlotEffect {
         /// Under which lock.
         locked: Box<LockedManifest>,
         /// Of which step.
-        step: u8,
+        step: u16,
+        /// What was evaluated and opened before ([`opened_digest`](veil_protocol_spec::slot::opened_digest)).
+        before: Blake3Digest,
+    },
+    /// Tell auditors what this member has evaluated, all steps of it.
+    State {
+        /// Under which lock.
+        locked: Box<LockedManifest>,
+        /// [`evaluation_digest`](veil_protocol_spec::slot::evaluation_digest) of the steps.
+        evaluation: Blake3Digest,
     },
     /// Have the group sign; answer with [`SlotMachine::signed`](super::SlotMachine::signed). One
     /// message per key and slot: it follows from the decided end, which is stored by now.

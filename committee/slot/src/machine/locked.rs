@@ -1,21 +1,29 @@
 //! A slot whose manifest is locked: its outcome, its end, its certificate.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use veil_committee_machine::Millis;
 use veil_protocol_spec::{
     Blake3Digest, Slot,
     agreement::{Instance, Lock, SlotEnd, SlotOutcome, Subject},
+    codec::Bytes,
     scheduling::{
         AssignmentCertificate, Assignments, CertificateBody, ClusterState, GroupSignature,
         SlotRecord,
     },
-    slot::evaluation_digest,
+    slot::{OpenedStep, SlotEntry, evaluation_digest, opened_digest},
     sync::LockedManifest,
 };
-use veil_scheduler_plan::{inputs::PublicInputs, outcome::decode};
+use veil_scheduler_plan::outcome::read;
 
 use super::{Evaluated, Out, SlotConfig, SlotEffect, SlotStage};
+
+/// Most openings of a slot. Each is an answer about one replica of at most 4,096, of which few need more than
+/// three.
+const MAX_STEPS: u16 = u16::MAX;
 
 pub(super) struct LockedSlot {
     locked: LockedManifest,
@@ -24,10 +32,10 @@ pub(super) struct LockedSlot {
     state: Arc<ClusterState>,
     /// When this member accepts that the slot ends void; `None` once it does.
     void_at: Option<Millis>,
-    /// Digests of the steps that were evaluated and opened.
-    digests: Vec<Blake3Digest>,
-    /// Their digits.
-    digits: Vec<Vec<u8>>,
+    /// The steps that were evaluated and opened.
+    steps: Vec<OpenedStep>,
+    /// Those after them that were opened before the restart.
+    known: VecDeque<OpenedStep>,
     work: Work,
     end: End,
 }
@@ -77,9 +85,9 @@ impl LockedSlot {
         now: Millis,
     ) -> Self {
         let void_at = Some(now.saturating_add(config.timing.void_after));
-        let (digests, digits) = (Vec::new(), Vec::new());
+        let (steps, known) = (Vec::new(), VecDeque::new());
         let (work, end) = (Work::Evaluating, End::Open);
-        Self { locked, config, state, void_at, digests, digits, work, end }
+        Self { locked, config, state, void_at, steps, known, work, end }
     }
 
     const fn retry_at(&self, now: Millis) -> Millis {
@@ -113,25 +121,38 @@ impl LockedSlot {
     // ---- the outcome -----------------------------------------------------------------------
 
     /// The step that is under way.
-    const fn step(&self) -> u8 {
-        self.digests.len() as u8 // at most as many as `SlotConfig::steps`
+    const fn step(&self) -> u16 {
+        self.steps.len() as u16 // at most `MAX_STEPS`
     }
 
     /// Whether an answer is one to what was asked last, and of use still.
-    fn awaits(&self, step: u8) -> bool {
+    fn awaits(&self, step: u16) -> bool {
         step == self.step() && !self.ends_void()
     }
 
-    /// Has the step evaluated that is under way.
+    /// A step that was opened before the restart. It is evaluated again, since others may lack this member's share
+    /// of it; what was opened need not be waited for.
+    pub(super) fn was_opened(&mut self, step: OpenedStep) {
+        self.known.push_back(step);
+    }
+
+    /// Has the step evaluated that is under way, unless the slot ends void.
     pub(super) fn evaluate(&mut self, out: &mut Out) {
+        if self.ends_void() {
+            return;
+        }
         self.work = Work::Evaluating;
-        let (locked, opened) = (Box::new(self.locked.clone()), self.digits.clone());
-        out.push(SlotEffect::Evaluate { locked, step: self.step(), opened });
+        let (locked, step) = (Box::new(self.locked.clone()), self.step());
+        out.push(SlotEffect::Evaluate { locked, step, opened: self.digits() });
+    }
+
+    fn digits(&self) -> Vec<Vec<u8>> {
+        self.steps.iter().map(|step| step.digits.0.clone()).collect()
     }
 
     pub(super) fn evaluated(
         &mut self,
-        step: u8,
+        step: u16,
         evaluated: Result<Evaluated, String>,
         now: Millis,
         out: &mut Out,
@@ -140,10 +161,24 @@ impl LockedSlot {
             return;
         }
         match evaluated {
-            Ok(evaluated) if evaluated.outputs == 0 => self.done(&evaluated, Vec::new(), out),
+            Ok(evaluated) if evaluated.outputs == 0 => self.know(&evaluated, out),
             Ok(evaluated) => {
-                self.work = Work::Opening(Box::new(evaluated));
-                out.push(SlotEffect::Open { locked: Box::new(self.locked.clone()), step });
+                let before = opened_digest(&self.steps);
+                let known = self.known.pop_front();
+                let other =
+                    known.as_ref().is_some_and(|known| known.evaluation != evaluated.digest);
+                // Another evaluation than before the restart is none that this member may open.
+                if other || step == MAX_STEPS {
+                    self.work = Work::Unknowable;
+                    return;
+                }
+                out.push(SlotEffect::Open { locked: Box::new(self.locked.clone()), step, before });
+                if let Some(known) = known {
+                    self.steps.push(known);
+                    self.evaluate(out);
+                } else {
+                    self.work = Work::Opening(Box::new(evaluated));
+                }
             }
             Err(_) => self.work = Work::Failed { retry_at: self.retry_at(now) },
         }
@@ -151,7 +186,7 @@ impl LockedSlot {
 
     pub(super) fn opened(
         &mut self,
-        step: u8,
+        step: u16,
         digits: Result<Vec<u8>, String>,
         now: Millis,
         out: &mut Out,
@@ -164,27 +199,27 @@ impl LockedSlot {
         if let Work::Opening(evaluated) = core::mem::replace(&mut self.work, failed)
             && let Ok(digits) = digits
         {
-            self.done(&evaluated, digits, out);
-        }
-    }
-
-    /// A step was evaluated and opened: the next one follows, or the outcome.
-    fn done(&mut self, evaluated: &Evaluated, digits: Vec<u8>, out: &mut Out) {
-        self.digests.push(evaluated.digest);
-        if self.digests.len() < usize::from(self.config.steps.get()) {
-            self.digits.push(digits);
+            // "It is stored before the next step is evaluated."
+            let step = OpenedStep { evaluation: evaluated.digest, digits: Bytes(digits) };
+            out.store(SlotEntry::Opened { slot: self.slot(), step: step.clone() });
+            self.steps.push(step);
             self.evaluate(out);
-        } else {
-            self.know(&evaluated.public, &digits);
         }
     }
 
-    /// The same digits give the same outcome to everybody, or to nobody: then the slot ends void.
-    fn know(&mut self, public: &PublicInputs, digits: &[u8]) {
+    /// Nothing more is asked. What was opened gives the same outcome to everybody, or to nobody: then the slot
+    /// ends void.
+    fn know(&mut self, evaluated: &Evaluated, out: &mut Out) {
         let manifest = &self.locked.manifest;
-        let known = decode(manifest, public, digits).ok().and_then(|assignments| {
+        let mut digests: Vec<_> = self.steps.iter().map(|step| step.evaluation).collect();
+        if digests.is_empty() {
+            digests.push(evaluated.digest);
+        }
+        let evaluation = evaluation_digest(&digests);
+        out.push(SlotEffect::State { locked: Box::new(self.locked.clone()), evaluation });
+        let read = read(manifest, &evaluated.public, &self.digits());
+        let known = read.ok().and_then(|assignments| {
             let after = self.state.apply(manifest, &assignments).ok()?;
-            let evaluation = evaluation_digest(&self.digests);
             let outcome = SlotOutcome::new(evaluation, &assignments, &after);
             Some(Known { assignments, outcome })
         });

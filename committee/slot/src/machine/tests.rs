@@ -11,8 +11,9 @@ use veil_protocol_spec::{
         BlockRef, CertificateBody, ClusterPolicy, Outcome, ReferenceStringOrigin, Sampling,
         Submission, TelemetryEntry, UnixMillis,
     },
+    slot::{OpenedStep, evaluation_digest, opened_digest},
 };
-use veil_scheduler_plan::{inputs::PublicInputs, outcome::CIRCUIT_STEPS};
+use veil_scheduler_plan::inputs::PublicInputs;
 
 use super::*;
 use crate::{
@@ -27,12 +28,7 @@ const SLOT: Slot = Slot(1);
 const EVALUATION: Blake3Digest = Blake3Digest([0xe0; 32]);
 
 fn config() -> SlotConfig {
-    SlotConfig {
-        me: member(2),
-        origin: ReferenceStringOrigin::Committee,
-        steps: CIRCUIT_STEPS,
-        timing: TIMING,
-    }
+    SlotConfig { me: member(2), origin: ReferenceStringOrigin::Committee, timing: TIMING }
 }
 
 /// What a member sees: one job of one replica, three workers.
@@ -192,9 +188,14 @@ fn at_lock(now: Millis) -> SlotMachine {
 fn at_outcome(now: Millis) -> (SlotMachine, SlotEnd) {
     let mut machine = at_lock(now);
     machine.evaluated(SLOT, 0, Ok(evaluated(1)), now);
-    assert_eq!(effects(&mut machine), [open(0)]);
+    assert_eq!(effects(&mut machine), [open(0, &[])]);
     machine.opened(SLOT, 0, Ok(vec![2]), now);
-    assert_eq!(effects(&mut machine), [SlotEffect::Agree(Instance::end(SLOT))]);
+    assert_eq!(effects(&mut machine), [evaluate(1, &[&[2]])]);
+    machine.evaluated(SLOT, 1, Ok(evaluated(0)), now);
+    assert_eq!(
+        effects(&mut machine),
+        [state(&[EVALUATION]), SlotEffect::Agree(Instance::end(SLOT))]
+    );
     let end = proposed(&mut machine, now);
     assert_eq!(end.outcome.unwrap().evaluation, EVALUATION);
     (machine, end)
@@ -207,13 +208,17 @@ fn proposed(machine: &mut SlotMachine, now: Millis) -> SlotEnd {
     *end
 }
 
-fn evaluate(step: u8, opened: &[&[u8]]) -> SlotEffect {
+fn evaluate(step: u16, opened: &[&[u8]]) -> SlotEffect {
     let opened = opened.iter().map(|digits| digits.to_vec()).collect();
     SlotEffect::Evaluate { locked: Box::new(locked()), step, opened }
 }
 
-fn open(step: u8) -> SlotEffect {
-    SlotEffect::Open { locked: Box::new(locked()), step }
+fn open(step: u16, before: &[OpenedStep]) -> SlotEffect {
+    SlotEffect::Open { locked: Box::new(locked()), step, before: opened_digest(before) }
+}
+
+fn state(evaluations: &[Blake3Digest]) -> SlotEffect {
+    SlotEffect::State { locked: Box::new(locked()), evaluation: evaluation_digest(evaluations) }
 }
 
 const fn void() -> SlotEnd {
@@ -365,8 +370,9 @@ fn who_learns_the_outcome_after_the_signature_completes_the_record() {
     assert!(matches!(&before[..], [SlotEffect::Agree(_), SlotEffect::Sign { .. }]), "{before:?}");
     machine.evaluated(SLOT, 0, Ok(evaluated(1)), 2);
     machine.opened(SLOT, 0, Ok(vec![2]), 2);
+    machine.evaluated(SLOT, 1, Ok(evaluated(0)), 2);
     let after = effects(&mut machine);
-    assert!(matches!(&after[..], [SlotEffect::Open { .. }, SlotEffect::Finish(_)]), "{after:?}");
+    assert!(matches!(&after[2..], [SlotEffect::State { .. }, SlotEffect::Finish(_)]), "{after:?}");
 }
 
 #[test]
@@ -426,7 +432,8 @@ fn digits_that_are_no_outcome_leave_the_slot_to_the_others_or_void() {
     let mut machine = at_lock(0);
     machine.evaluated(SLOT, 0, Ok(evaluated(1)), 0);
     machine.opened(SLOT, 0, Ok(vec![9]), 0);
-    effects(&mut machine);
+    machine.evaluated(SLOT, 1, Ok(evaluated(0)), 0);
+    assert!(effects(&mut machine).contains(&state(&[EVALUATION])));
     assert_eq!(machine.poll_timeout(), Some(TIMING.void_after));
     machine.handle_timeout(TIMING.void_after);
     assert_eq!(effects(&mut machine), [SlotEffect::Agree(Instance::end(SLOT))]);

@@ -140,15 +140,16 @@ fn early_shares_are_used_later_within_bounds() {
     for share in &second {
         assert_eq!(bench.at(1).handle(index(2), share, 0), Verdict::Valid);
     }
-    let relayed = bench.at(1).handle(index(2), &third[4], 0);
+    let newest = MAX_EARLY;
+    let relayed = bench.at(1).handle(index(2), &third[newest], 0);
     assert_eq!(relayed, Verdict::Skip(Skip::RelayedEarly));
-    assert_eq!(bench.at(1).handle(index(3), &third[4], 0), Verdict::Valid);
+    assert_eq!(bench.at(1).handle(index(3), &third[newest], 0), Verdict::Valid);
     assert_eq!(drain(bench.at(1)), []);
     // The oldest was pushed out, the newest completes at once.
     bench.start(1, &all[0]);
     assert_eq!(bench.at(1).status()[0].received, [index(1)]);
-    let lock = bench.lock(4);
-    bench.at(1).authorise(all[4].clone(), &lock, 0).unwrap();
+    let lock = bench.lock(newest as u64);
+    bench.at(1).authorise(all[newest].clone(), &lock, 0).unwrap();
     bench.at(1).persisted(PersistId(1));
     let effects = drain(bench.at(1));
     let position = |is: fn(&EffectOf<Decryptor>) -> bool| effects.iter().position(is).unwrap();
@@ -260,4 +261,35 @@ fn the_oldest_complete_requests_are_forgotten() {
     }
     let kept: Vec<_> = bench.at(1).status().iter().map(|s| s.context.slot.0).collect();
     assert_eq!(kept, Vec::from_iter(3..MAX_COMPLETE as u64 + 3));
+}
+
+/// The openings of a slot come one after the other, and one member may be slower than the others.
+#[test]
+fn a_member_that_is_behind_in_a_slot_need_not_ask() {
+    let mut bench = Bench::new(4);
+    let lock = bench.lock(1);
+    let step = |step: u16, mut outputs: RecomputedOutputs| {
+        outputs.context.step = step;
+        outputs.context.before = Blake3Digest([step as u8; 32]);
+        outputs
+    };
+    let steps: Vec<_> = (0..MAX_EARLY as u16).map(|k| step(k, bench.outputs(1))).collect();
+    for j in [2, 3] {
+        for outputs in &steps {
+            let share = bench.share(j, outputs).to_wire();
+            assert_eq!(bench.at(1).handle(index(j), &share, 0), Verdict::Valid);
+        }
+    }
+    for (number, outputs) in (0..).zip(&steps) {
+        bench.at(1).authorise(outputs.clone(), &lock, 0).unwrap();
+        bench.at(1).persisted(PersistId(number));
+        let found = specials(bench.at(1));
+        assert_eq!(completion(&found).unwrap().context, outputs.context);
+    }
+    // What comes after something else is another sequence, and the lock is for one.
+    let mut other = steps[3].clone();
+    other.context.before = Blake3Digest([0xff; 32]);
+    let (slot, manifest) = (Slot(1), other.context.manifest);
+    let taken = AuthoriseError::SlotTaken { slot, step: 3, manifest };
+    assert_eq!(bench.at(1).authorise(other, &lock, 0), Err(taken));
 }

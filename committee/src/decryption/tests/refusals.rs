@@ -33,10 +33,7 @@ fn nothing_without_a_lock_for_exactly_this_manifest() {
 
     let other_slot = bench.lock(2);
     let refused = refusal(&mut bench, &outputs, &other_slot);
-    assert!(
-        matches!(refused, AuthoriseError::OtherLock(RequestContext { slot: Slot(2), .. })),
-        "{refused}"
-    );
+    assert!(matches!(refused, AuthoriseError::OtherLock { slot: Slot(2), .. }), "{refused}");
 
     // Its votes are for the slot they were signed for, whatever the lock says.
     let mut relabelled = bench.lock(2);
@@ -48,7 +45,7 @@ fn nothing_without_a_lock_for_exactly_this_manifest() {
     let mut other_manifest = bench.lock(1);
     other_manifest.value = Blake3Digest([9; 32]);
     let refused = refusal(&mut bench, &outputs, &other_manifest);
-    assert!(matches!(refused, AuthoriseError::OtherLock(_)), "{refused}");
+    assert!(matches!(refused, AuthoriseError::OtherLock { .. }), "{refused}");
 
     // An end whose value equals the manifest's digest opens nothing, nor do its votes relabelled.
     let end = Instance::end(Slot(1));
@@ -63,14 +60,15 @@ fn nothing_without_a_lock_for_exactly_this_manifest() {
     let mut other_epoch = bench.lock(1);
     other_epoch.binding.epoch = Epoch(5);
     let refused = refusal(&mut bench, &outputs, &other_epoch);
-    let expected = RequestContext { epoch: Epoch(5), ..outputs.context };
-    assert_eq!(refused, AuthoriseError::OtherLock(expected));
+    let RequestContext { key_set, epoch, slot, manifest, .. } = outputs.context;
+    let expected = AuthoriseError::OtherLock { key_set, epoch: Epoch(5), slot, manifest };
+    assert_eq!(refused, expected);
 
     let mut other_key = bench.lock(1);
     other_key.binding.key_set = KeySetDigest([8; 32]);
     let refused = refusal(&mut bench, &outputs, &other_key);
-    let expected = RequestContext { key_set: KeySetDigest([8; 32]), ..outputs.context };
-    assert_eq!(refused, AuthoriseError::OtherLock(expected));
+    let key_set = KeySetDigest([8; 32]);
+    assert_eq!(refused, AuthoriseError::OtherLock { key_set, epoch, slot, manifest });
 
     // The votes are for one cluster and one round only.
     let relabel: [fn(&mut Lock); 2] =
@@ -115,7 +113,7 @@ fn nothing_under_another_key_or_epoch_or_of_another_size() {
 }
 
 #[test]
-fn a_lock_authorises_one_evaluation() {
+fn a_lock_authorises_one_sequence() {
     let mut bench = Bench::new(4);
     let outputs = bench.outputs(1);
     let lock = bench.lock(1);
@@ -127,7 +125,7 @@ fn a_lock_authorises_one_evaluation() {
     assert_eq!(bench.at(1).counter().blocks, 5);
 
     let manifest = outputs.context.manifest;
-    let taken = AuthoriseError::SlotTaken { slot: Slot(1), manifest, request };
+    let taken = AuthoriseError::SlotTaken { slot: Slot(1), step: 0, manifest };
     let mut other = outputs.clone();
     other.blocks[0].body ^= 1;
     assert_eq!(refusal(&mut bench, &other, &lock), taken);

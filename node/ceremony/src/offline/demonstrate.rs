@@ -214,16 +214,12 @@ impl Bench<'_> {
     fn context(&self) -> RequestContext {
         let origin = self.shares[0].origin();
         let manifest = domain::hash_parts(domain::MANIFEST, &[&self.slot.to_le_bytes()]);
-        RequestContext {
-            key_set: origin.key_set,
-            epoch: origin.epoch,
-            slot: Slot(self.slot),
-            manifest: Blake3Digest(manifest),
-        }
+        let (slot, manifest) = (Slot(self.slot), Blake3Digest(manifest));
+        RequestContext::first(origin.key_set, origin.epoch, slot, manifest)
     }
 
     fn lock(&self, context: &RequestContext) -> Lock {
-        let RequestContext { key_set, epoch, slot, manifest } = *context;
+        let RequestContext { key_set, epoch, slot, manifest, .. } = *context;
         // A demonstration is of no cluster, so its votes are worth nothing elsewhere.
         let scope = ClusterScope {
             chain_id: ChainId(0),

@@ -1,7 +1,9 @@
 //! From what a host has to what it offers.
 
 use veil_node_config::offer::{CpuMeasure, Kept, Offer};
-use veil_protocol_spec::scheduling::{CpuUnits, DiskUnits, GpuUnits, MemoryUnits, Resources};
+use veil_protocol_spec::scheduling::{
+    CpuUnits, DiskUnits, GpuUnits, MemoryUnits, Resources, Share,
+};
 
 /// One resource of the host: what there is, and what others than the worker's containers use.
 #[derive(Clone, Copy)]
@@ -49,6 +51,18 @@ pub(super) fn free(offer: &Offer, host: &Host, reserved: &Resources) -> Resource
         )),
         gpu: GpuUnits::within(host.gpus.min(offer.gpus).saturating_sub(reserved.gpu.amount())),
     }
+}
+
+/// How much of what the worker would offer without any work is in `free`.
+pub(super) fn share(offer: &Offer, host: &Host, free: &Resources) -> Share {
+    let Kept { cpu_millicores, memory_bytes, .. } = offer.reserve;
+    let most = |level: Level, offered: u64, kept: u64| {
+        left(Level { others: 0, ..level }, offered, kept, 0)
+    };
+    Share::of([
+        (free.cpu.amount(), most(host.cpu, offer.cpu_millicores, cpu_millicores)),
+        (free.memory.amount(), most(host.memory, offer.memory_bytes, memory_bytes)),
+    ])
 }
 
 fn left(host: Level, offered: u64, kept: u64, reserved: u64) -> u64 {
@@ -109,6 +123,27 @@ mod tests {
             let found = free(&offer(most, kept), &host(total, others), &reserved(held));
             assert_eq!(found, reserved(expected), "{total} {others} {most} {kept} {held}");
         }
+    }
+
+    #[test]
+    fn the_share_is_of_what_is_offered_and_the_smaller_one_counts() {
+        // (total, others, most, kept, reserved) -> eighths
+        for ((total, others, most, kept, held), eighths) in [
+            ((16, 0, 100, 0, 0), 7),
+            ((16, 0, 100, 0, 8), 4),
+            ((16, 0, 8, 0, 4), 4),
+            ((17, 0, 100, 1, 13), 1),
+            ((16, 9, 100, 0, 0), 3),
+            ((16, 16, 100, 0, 0), 0),
+            ((2, 0, 100, 3, 0), 0),
+        ] {
+            let (offer, host) = (offer(most, kept), host(total, others));
+            let found = share(&offer, &host, &free(&offer, &host, &reserved(held)));
+            assert_eq!(found.get(), eighths, "{total} {others} {most} {kept} {held}");
+        }
+        let (offer, host) = (offer(16, 0), host(16, 0));
+        let little_memory = Resources { memory: reserved(2).memory, ..reserved(12) };
+        assert_eq!(share(&offer, &host, &little_memory).get(), 1);
     }
 
     #[test]

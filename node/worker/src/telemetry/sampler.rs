@@ -14,22 +14,25 @@ use sysinfo::{
 use tokio::time::{Instant, sleep_until};
 use veil_node_config::offer::{Offer, Standing};
 use veil_node_containers::Held;
-use veil_protocol_spec::scheduling::{LatencyClass, Reading, Resources, Scale};
+use veil_protocol_spec::scheduling::{LatencyClass, Reading, Resources, Scale, Share};
 
 use super::{
-    free::{Host, Level, free},
+    free::{Host, Level, free, share},
     gpus::Gpus,
 };
 
 /// Free capacity, in clear: for the encryption and nothing else.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Sample(Resources);
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sample {
+    free: Resources,
+    share: Share,
+}
 
 impl Sample {
     /// The units to encrypt. Neither log them nor send them.
     #[must_use]
     pub const fn expose(&self) -> &Resources {
-        &self.0
+        &self.free
     }
 }
 
@@ -50,7 +53,8 @@ impl Sample {
     ) -> SecretReading {
         let micros = round_trip.map(|t| u64::try_from(t.as_micros()).unwrap_or(u64::MAX));
         SecretReading(Reading {
-            free: scale.free(&self.0),
+            free: scale.free(&self.free),
+            share: self.share,
             latency: LatencyClass::of_micros(micros),
             price: standing.price,
             priority: standing.priority,
@@ -131,7 +135,7 @@ impl Sampler {
     #[boxed]
     pub async fn sample(&mut self, held: &Held) -> Sample {
         if held.silence.is_some() {
-            return Sample(Resources::default());
+            return Sample::default();
         }
         let next = self.read.at + MINIMUM_CPU_UPDATE_INTERVAL;
         if self.load.is_none() {
@@ -155,7 +159,8 @@ impl Sampler {
             disk: self.disk(),
             gpus: self.gpus.usable(held),
         };
-        Sample(free(&self.offer, &host, &held.reserved))
+        let free = free(&self.offer, &host, &held.reserved);
+        Sample { free, share: share(&self.offer, &host, &free) }
     }
 
     fn refresh(&mut self) {

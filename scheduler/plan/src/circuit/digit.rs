@@ -8,6 +8,8 @@ use super::table::Table;
 pub trait Value: Clone + Send + Sync {
     /// What look-ups run under.
     type Key: Sync;
+    /// A constant polynomial, rotated by a value: [`Self::rotate`].
+    type Rotation: Clone + Send + Sync;
 
     /// Adds another value.
     fn add(&mut self, other: &Self);
@@ -30,6 +32,13 @@ pub trait Value: Clone + Send + Sync {
     /// The same bootstrap read twice: what `table` gives, and what it gives `distance` entries
     /// further up.
     fn look_up_two(&self, key: &Self::Key, table: &Table, distance: usize) -> [Self; 2];
+
+    /// Key switch and blind rotation of the polynomial whose coefficients are all `halves` half steps.
+    fn rotate(&self, key: &Self::Key, halves: i64) -> Self::Rotation;
+
+    /// What the rotation of the value x holds `entries` further up, 0 to 15: its coefficient where
+    /// x + `entries` is 0 to 15 modulo 32, else the negation.
+    fn read(rotation: &Self::Rotation, entries: usize) -> Self;
 }
 
 /// A value with the noise that it carries, or would carry if encrypted.
@@ -116,7 +125,7 @@ impl<V: Value> Digit<V> {
 }
 
 /// The sum, `None` of nothing.
-pub(super) fn sum<'a, V: Value + 'a>(
+pub(crate) fn sum<'a, V: Value + 'a>(
     digits: impl IntoIterator<Item = &'a Digit<V>>,
 ) -> Option<Digit<V>> {
     let mut digits = digits.into_iter();

@@ -3,15 +3,23 @@
 use super::{
     digit::{Digit, Value},
     lookup::Circuit,
-    table::{EIGHTHS, Table},
+    table::{EIGHTHS, ENTRIES, Table},
 };
 
 /// A number in clear: eighths of a step, 0 to 255.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clear(i64);
 
+/// A rotation in clear: whole steps that it is turned by, and the coefficient in eighths of a step.
+#[derive(Clone, Copy, Debug)]
+pub struct ClearRotation {
+    steps: i64,
+    eighths: i64,
+}
+
 impl Value for Clear {
     type Key = ();
+    type Rotation = ClearRotation;
 
     fn add(&mut self, other: &Self) {
         self.0 = (self.0 + other.0).rem_euclid(EIGHTHS);
@@ -41,6 +49,19 @@ impl Value for Clear {
 
     fn look_up_two(&self, (): &(), table: &Table, distance: usize) -> [Self; 2] {
         [0, distance as i64].map(|offset| self.entry(table, offset))
+    }
+
+    /// # Panics
+    /// If the author of a circuit rotates by a place between two entries.
+    fn rotate(&self, (): &(), halves: i64) -> ClearRotation {
+        assert!(self.0 % 8 == 0, "a rotation between two entries");
+        ClearRotation { steps: self.0 / 8, eighths: 4 * halves }
+    }
+
+    fn read(rotation: &ClearRotation, entries: usize) -> Self {
+        let turned = (rotation.steps + entries as i64).rem_euclid(2 * ENTRIES as i64);
+        let sign = if turned < ENTRIES as i64 { 1 } else { -1 };
+        Self((sign * rotation.eighths).rem_euclid(EIGHTHS))
     }
 }
 

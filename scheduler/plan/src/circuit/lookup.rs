@@ -12,6 +12,9 @@
 //! functions fit into one table of entries of the usual width, so that the margin for noise is the
 //! usual one; each function is read at its own offset ([`Circuit::look_up_two`]).
 //!
+//! If the polynomial is constant, what is read k entries further up is a comparison with k, so that one
+//! rotation compares a digit with every public number ([`Circuit::rotate`]).
+//!
 //! # Noise
 //! Every digit carries the variance of its noise in units of what one bootstrap leaves, and a
 //! look-up refuses more than [`MAX_VARIANCE`], which is what the parameters' failure probability
@@ -25,6 +28,7 @@
 
 use super::{
     digit::{Digit, Value},
+    rotated::Rotated,
     table::Table,
 };
 use crate::cost::{Cost, Counter, MAX_VARIANCE};
@@ -84,6 +88,17 @@ impl<'a, V: Value> Circuit<'a, V> {
         let depth = self.record(digit);
         let values = digit.value.look_up_two(self.key, table, distance);
         values.map(|value| Digit { value, variance: 1, depth })
+    }
+
+    /// Key switch and blind rotation of a constant polynomial by `digit`, -16 to 15: all comparisons of it
+    /// with public numbers at once, each of which gives `scale` or 0. One look-up.
+    ///
+    /// # Panics
+    /// As of [`Self::look_up`].
+    #[must_use]
+    pub fn rotate(&self, digit: &Digit<V>, scale: i64) -> Rotated<V> {
+        let depth = self.record(digit);
+        Rotated::new(digit.value.rotate(self.key, scale), scale, depth)
     }
 
     fn record(&self, digit: &Digit<V>) -> u32 {

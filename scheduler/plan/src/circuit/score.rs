@@ -11,7 +11,7 @@ use super::{
 use crate::rules::JobRules;
 
 /// Costs from which on `cost` sees no difference.
-const MAX_COST: i64 = 11;
+pub(crate) const MAX_COST: i64 = 11;
 
 /// By the job's policy; higher is better.
 pub(super) fn score<V: Value>(
@@ -46,7 +46,7 @@ pub(super) fn score<V: Value>(
 }
 
 /// What `cost` minimises, of the digit that holds latency and price.
-fn cost(weights: &Weights, classes: i64) -> i64 {
+pub(crate) fn cost(weights: &Weights, classes: i64) -> i64 {
     let (latency, price) = (classes % 4, classes / 4);
     i64::from(weights.price.get()) * price + i64::from(weights.latency.get()) * latency
 }
@@ -65,7 +65,7 @@ fn in_two<V: Value>(
 }
 
 /// Price class times its weight plus latency class times its weight, 0 to 12.
-fn weighted<V: Value>(
+pub(crate) fn weighted<V: Value>(
     circuit: &Circuit<'_, V>,
     classes: &Digit<V>,
     weights: &[Digit<V>; 2],

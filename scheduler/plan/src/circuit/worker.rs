@@ -54,7 +54,7 @@ impl Confidential<Clear> {
 #[derive(Clone)]
 pub struct RequestDigits<V> {
     /// By resource: low and high digit.
-    pub(super) digits: [[Digit<V>; 2]; RESOURCES],
+    pub(crate) digits: [[Digit<V>; 2]; RESOURCES],
     /// Half of them, for deductions.
     pub(super) halves: Option<[[Digit<V>; 2]; RESOURCES]>,
 }

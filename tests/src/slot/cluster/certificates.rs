@@ -136,8 +136,11 @@ impl Cluster {
         schedule: &mut Schedule<Self>,
     ) {
         let (slot, now) = (record.manifest.slot, schedule.now());
-        let Self { around, properties, report, disks, .. } = self;
+        let Self { around, properties, report, disks, evaluations, .. } = self;
         report.ended(record, now);
+        if let Err(reason) = evaluations.follows_from(record) {
+            report.violate(format!("slot {slot}: {reason}"));
+        }
         let before = &disks[j.position()].state;
         properties.check_change((before, after), record, around, now, report);
         properties.ended(slot, now, report);

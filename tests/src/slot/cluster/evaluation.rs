@@ -8,14 +8,15 @@ use veil_committee_slot::{machine::Evaluated, manifest::InvalidManifest};
 use veil_committee_world::Schedule;
 use veil_protocol_spec::{
     Blake3Digest, ParticipantIndex,
-    scheduling::{Manifest, Reading, TelemetryEntry, UnixMillis},
+    scheduling::{CircuitId, Manifest, Reading, SlotRecord, TelemetryEntry, UnixMillis},
     sync::LockedManifest,
 };
 use veil_scheduler_plan::{
     cleartext::{Secrets, place},
     inputs::{PlanError, PublicInputs},
-    outcome::encode,
+    outcome::{self, encode},
     plan::Plan,
+    threshold::{course::Course, twin},
 };
 
 use super::{
@@ -28,65 +29,80 @@ const AGE_SLACK: Millis = 30_000;
 /// A slow member's evaluation.
 const SLOW: Millis = 60_000;
 
-type Outcome = Result<(Evaluated, Vec<u8>), String>;
+/// What is opened of a manifest, step by step.
+type Openings = Result<(PublicInputs, Vec<Vec<u8>>), String>;
 
 /// The inputs of the slot's manifests, as members store them before they vote, and what comes of
 /// them: the same for all, so each is computed once.
 #[derive(Default)]
 pub(in crate::slot) struct Evaluations {
     inputs: BTreeMap<Blake3Digest, Result<(PublicInputs, Vec<Reading>), PlanError>>,
-    outcomes: BTreeMap<Blake3Digest, Outcome>,
+    openings: BTreeMap<Blake3Digest, Openings>,
 }
 
 impl Evaluations {
     pub(in crate::slot) fn clear(&mut self) {
         self.inputs.clear();
-        self.outcomes.clear();
+        self.openings.clear();
+    }
+
+    /// What was opened of a slot follows from its record: auditors need no more.
+    pub(in crate::slot) fn follows_from(&self, record: &SlotRecord) -> Result<(), String> {
+        let (manifest, value) = (&record.manifest, &record.lock.value);
+        if record.certificate.body.is_void() || manifest.telemetry.is_empty() {
+            return Ok(());
+        }
+        let Some(Ok((public, opened))) = self.openings.get(value) else { return Ok(()) };
+        let again = outcome::openings(manifest, public, &record.assignments);
+        match again.map_err(|error| error.to_string())? {
+            again if again == *opened => Ok(()),
+            again => Err(format!("{opened:?} was opened, the record says {again:?}")),
+        }
     }
 }
 
-fn outcome(
+fn openings(manifest: &Manifest, public: &PublicInputs, readings: &[Reading]) -> Openings {
+    if manifest.telemetry.is_empty() {
+        return Ok((public.clone(), Vec::new()));
+    }
+    let plan = Plan::new(manifest, public).map_err(|error| error.to_string())?;
+    let secrets = Secrets::default();
+    let openings = if manifest.circuit.version == CircuitId::THRESHOLDS {
+        let placed = twin::place(&plan, readings, &secrets);
+        let answers = Course::answers(&plan, &placed);
+        let course = Course::after(&plan, answers.iter().copied());
+        if course.is_ok_and(|course| course.outcome() != placed) {
+            return Err("what is asked does not lead to what the twin places".to_owned());
+        }
+        answers.into_iter().map(|digit| vec![digit]).collect()
+    } else {
+        Vec::from([encode(&plan, &place(&plan, readings, &secrets))])
+    };
+    Ok((public.clone(), openings))
+}
+
+/// What a step puts out. It follows from what was opened before; where that was not opened right, it is nothing
+/// that could be an outcome.
+fn step(
     manifest: &Manifest,
     value: Blake3Digest,
-    public: PublicInputs,
-    readings: &[Reading],
-) -> Outcome {
-    if manifest.telemetry.is_empty() {
-        let digest = manifest.no_outputs();
-        return Ok((Evaluated { digest, public, outputs: 0 }, Vec::new()));
-    }
-    let plan = Plan::new(manifest, &public).map_err(|error| error.to_string())?;
-    let digits = encode(&plan, &place(&plan, readings, &Secrets::default()));
-    let digest = {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(value.as_bytes()).update(&digits);
-        Blake3Digest(*hasher.finalize().as_bytes())
-    };
-    Ok((Evaluated { digest, public, outputs: digits.len() }, digits))
-}
-
-/// Makes a step's result of the last one's: what a step puts out follows from those before it, and where those were
-/// not opened right, the last one puts out nothing that is an outcome.
-fn of_step(
-    (evaluated, digits): &mut (Evaluated, Vec<u8>),
-    (step, steps): (u8, u8),
+    (public, openings): &(PublicInputs, Vec<Vec<u8>>),
     opened: &[Vec<u8>],
-) {
-    let mut hasher = blake3::Hasher::new();
-    let mut expected = Vec::new();
-    for step in 0..step {
-        hasher.update(evaluated.digest.as_bytes()).update(&[step]);
-        expected.push(vec![hasher.finalize().as_bytes()[0] & 0xf; 3]);
-    }
-    if opened != expected {
-        digits.fill(0xff);
-    }
-    if step + 1 < steps {
-        hasher.update(evaluated.digest.as_bytes()).update(&[step]);
-        let drawn = *hasher.finalize().as_bytes();
-        *digits = vec![drawn[0] & 0xf; 3];
-        (evaluated.digest, evaluated.outputs) = (Blake3Digest(drawn), digits.len());
-    }
+) -> (Evaluated, Vec<u8>) {
+    let next = openings.get(opened.len()).filter(|digits| !digits.is_empty());
+    let (digest, digits) = match next {
+        None => (manifest.no_outputs(), Vec::new()),
+        Some(digits) => {
+            let right = openings.starts_with(opened);
+            let digits = if right { digits.clone() } else { vec![0xff; digits.len()] };
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(value.as_bytes());
+            opened.iter().for_each(|digits| _ = hasher.update(digits));
+            hasher.update(&digits);
+            (Blake3Digest(*hasher.finalize().as_bytes()), digits)
+        }
+    };
+    (Evaluated { digest, public: public.clone(), outputs: digits.len() }, digits)
 }
 
 impl Cluster {
@@ -143,27 +159,30 @@ impl Cluster {
         &mut self,
         j: ParticipantIndex,
         locked: &LockedManifest,
-        (step, opened): (u8, &[Vec<u8>]),
+        (number, opened): (u16, &[Vec<u8>]),
         schedule: &mut Schedule<Self>,
     ) {
         let LockedManifest { manifest, lock } = locked;
         let value = lock.value;
-        if !self.evaluations.outcomes.contains_key(&value) {
+        if !self.evaluations.openings.contains_key(&value) {
             // A member that did not vote for it gets the inputs from those that did.
             let _ = self.store_inputs(j, value, manifest);
-            let outcome = match &self.evaluations.inputs[&value] {
-                Ok((public, readings)) => outcome(manifest, value, public.clone(), readings),
+            let openings = match &self.evaluations.inputs[&value] {
+                Ok((public, readings)) => openings(manifest, public, readings),
                 Err(error) => Err(error.to_string()),
             };
-            self.evaluations.outcomes.insert(value, outcome);
+            if let Ok((_, openings)) = &openings {
+                self.report.most_openings = self.report.most_openings.max(openings.len());
+            }
+            self.evaluations.openings.insert(value, openings);
         }
-        let mut evaluated = self.evaluations.outcomes[&value].clone();
-        if let Err(reason) = &evaluated {
-            self.report.refuse("evaluation failed", reason);
-        }
-        if let Ok(last) = &mut evaluated {
-            of_step(last, (step, self.plan.scenario.steps.get()), opened);
-        }
+        let mut evaluated = match &self.evaluations.openings[&value] {
+            Ok(openings) => Ok(step(manifest, value, openings, opened)),
+            Err(reason) => {
+                self.report.refuse("evaluation failed", reason);
+                Err(reason.clone())
+            }
+        };
         let behaviour = self.plan.behaviours.get(&j).copied();
         if let (Some(SlotBehaviour::WrongEvaluation), Ok((evaluated, digits))) =
             (behaviour, &mut evaluated)
@@ -175,11 +194,13 @@ impl Cluster {
         let delay = match behaviour {
             Some(SlotBehaviour::Slow) => {
                 self.deviated(j, "the evaluation");
-                SLOW
+                if number == 0 { SLOW } else { SLOW / 10 }
             }
-            _ => self.rng.gen_range(200..2_000),
+            // The first step gets the inputs, and expands what a slot uses of them.
+            _ if number == 0 => self.rng.gen_range(200..2_000),
+            _ => self.rng.gen_range(2..20),
         };
-        let of = (manifest.slot, step);
+        let of = (manifest.slot, number);
         schedule.input(j, delay, move |member, now| member.evaluated(of, evaluated, now));
     }
 }

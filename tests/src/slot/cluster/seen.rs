@@ -42,15 +42,16 @@ impl Cluster {
             silent,
             state,
             settled: self.around.chain.head().block.number,
-            chain,
             max_workers: usize::from(self.plan.scenario.max_workers),
             sampling: self.around.sampling(),
+            circuit: self.around.circuit(chain.block.number),
             bodies,
             fresh,
             suspicions,
             not_before: self.not_before(j, MAX_AGE, now),
             appeal: false,
             owners: self.around.owners(),
+            chain,
         }
     }
 

@@ -1,7 +1,10 @@
 //! What members store of a slot's inputs, and evaluate.
 
 use veil_committee_slot::manifest::TelemetryRef;
-use veil_protocol_spec::scheduling::{ClusterState, Manifest, Reading, Sampling, TelemetryEntry};
+use veil_protocol_spec::{
+    Blake3Digest,
+    scheduling::{CircuitId, ClusterState, Manifest, Reading, Sampling, TelemetryEntry},
+};
 use veil_scheduler_plan::inputs::PublicInputs;
 
 use super::{Sample, Surroundings};
@@ -52,6 +55,12 @@ impl Surroundings {
     /// How many candidates the policy lets a try ask.
     pub(in crate::slot) const fn sampling(&self) -> Sampling {
         self.policy.sampling()
+    }
+
+    /// What a manifest of a block is evaluated under.
+    pub(in crate::slot) const fn circuit(&self, block: u64) -> CircuitId {
+        let version = self.policy.circuit_at(block);
+        CircuitId { version, fingerprint: Blake3Digest([0xcc; 32]) }
     }
 
     /// The slot is over.
