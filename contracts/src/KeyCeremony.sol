@@ -139,7 +139,7 @@ contract KeyCeremony is Attempts {
     ) external override {
         bytes32 cluster = publication.cluster;
         Record storage record = _open(cluster, publication.epoch, publication.attempt);
-        if (publication.referenceStringOrigin > 1) {
+        if (publication.referenceStringOrigin != 0) {
             revert UnknownReferenceStringOrigin(publication.referenceStringOrigin);
         }
         if (!FrostVerifier.isUsable(publication.groupKey)) revert InvalidGroupKey();

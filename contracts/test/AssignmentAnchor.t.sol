@@ -33,7 +33,7 @@ contract AssignmentAnchorTest is Base {
             membersOnly: 0,
             assignmentsRoot: keccak256("root"),
             stateRoot: keccak256("state"),
-            referenceStringOrigin: 1
+            referenceStringOrigin: 0
         });
     }
 
@@ -77,7 +77,7 @@ contract AssignmentAnchorTest is Base {
             membersOnly: 0,
             assignmentsRoot: word(json, ".assignments.root"),
             stateRoot: bytes32(uint256(0xdd) * (type(uint256).max / 255)),
-            referenceStringOrigin: 1
+            referenceStringOrigin: 0
         });
         address to = address(uint160(0x11) * (type(uint160).max / 255));
         bytes32 expected = word(json, ".assignment_certificate.signing_digest");
@@ -193,7 +193,7 @@ contract AssignmentAnchorTest is Base {
         vm.expectPartialRevert(IAssignmentAnchor.WrongKeySet.selector);
         anchorBy(GROUP, c, hash);
         c = certificate(1, 0);
-        c.referenceStringOrigin = 0;
+        c.referenceStringOrigin = 1;
         vm.expectPartialRevert(IAssignmentAnchor.WrongReferenceStringOrigin.selector);
         anchorBy(GROUP, c, hash);
     }

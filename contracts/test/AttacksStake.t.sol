@@ -40,7 +40,7 @@ contract AttacksStakeTest is Base {
         chain[0].cluster = cluster;
         chain[0].keySet = keccak256("key set");
         chain[0].slot = 3;
-        chain[0].referenceStringOrigin = 1;
+        chain[0].referenceStringOrigin = 0;
         bytes32 hash = anchors.hashOf(chain[0]);
         anchors.anchor(chain[0], Signer.key(GROUP), Signer.sign(GROUP, hash));
     }
@@ -111,7 +111,7 @@ contract AttacksStakeTest is Base {
         chain[0].epoch = 1;
         chain[0].keySet = keccak256("key set");
         chain[0].slot = 3;
-        chain[0].referenceStringOrigin = 1;
+        chain[0].referenceStringOrigin = 0;
         bytes32 hash = anchors.hashOf(chain[0]);
         anchors.anchor(chain[0], Signer.key(GROUP + 1), Signer.sign(GROUP + 1, hash));
         publish(2, GROUP + 2, GROUP + 1);

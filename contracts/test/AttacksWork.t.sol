@@ -23,7 +23,7 @@ contract AttacksWorkTest is Base {
         c.keySet = keccak256("key set");
         c.slot = slot;
         (c.base, c.previous) = (base, base);
-        c.referenceStringOrigin = 1;
+        c.referenceStringOrigin = 0;
     }
 
     function anchor(uint256 group, IAssignmentAnchor.Certificate memory c)

@@ -290,7 +290,7 @@ abstract contract Base {
         p.fheKeyDigest = keccak256("key set");
         p.transcriptRoot = keccak256("transcript");
         p.referenceStringDigest = keccak256("reference string");
-        p.referenceStringOrigin = 1;
+        p.referenceStringOrigin = 0;
     }
 
     function absenceDigest(uint64 epoch, uint32 attempt, uint8 seat)

@@ -36,7 +36,7 @@ contract DisputesTest is Base {
             membersOnly: 0,
             assignmentsRoot: root,
             stateRoot: keccak256("state"),
-            referenceStringOrigin: 1
+            referenceStringOrigin: 0
         });
     }
 

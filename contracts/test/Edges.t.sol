@@ -141,7 +141,7 @@ contract EdgesTest is Base {
         check(ceremony.isSuspended(cluster, 0), "suspended");
         IAssignmentAnchor.Certificate memory c;
         (c.cluster, c.epoch, c.slot) = (cluster, 1, 1);
-        (c.keySet, c.referenceStringOrigin) = (keccak256("key set"), 1);
+        (c.keySet, c.referenceStringOrigin) = (keccak256("key set"), 0);
         bytes32 hash = anchors.hashOf(c);
         anchors.anchor(c, Signer.key(GROUP + 1), Signer.sign(GROUP + 1, hash));
         check(anchors.headOf(cluster).epoch == 1, "the head's epoch");
@@ -162,7 +162,7 @@ contract EdgesTest is Base {
             IAssignmentAnchor.Assignment("job", 0, 0, worker);
         IAssignmentAnchor.Certificate[] memory chain = new IAssignmentAnchor.Certificate[](1);
         (chain[0].cluster, chain[0].slot) = (cluster, 1);
-        (chain[0].keySet, chain[0].referenceStringOrigin) = (keccak256("key set"), 1);
+        (chain[0].keySet, chain[0].referenceStringOrigin) = (keccak256("key set"), 0);
         chain[0].assignmentsRoot = anchors.leafOf(pending);
         bytes32 hash = anchors.hashOf(chain[0]);
         anchors.anchor(chain[0], Signer.key(GROUP), Signer.sign(GROUP, hash));

@@ -319,7 +319,7 @@ contract Handler is Base {
         c.base = onHead ? head : keccak256("another");
         c.evaluation = ahead % 2 == 0 ? bytes32(0) : keccak256("evaluation");
         c.assignmentsRoot = keccak256(abi.encode(ahead));
-        c.referenceStringOrigin = 1;
+        c.referenceStringOrigin = 0;
         bytes32 hash = anchors.hashOf(c);
         try anchors.anchor(c, Signer.key(GROUP + epoch), Signer.sign(GROUP + epoch, hash)) {
             if (epoch + 1 != epochs) violation = "an old key anchored";

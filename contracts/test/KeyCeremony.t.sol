@@ -83,14 +83,28 @@ contract KeyCeremonyTest is Base {
             IVeilContract.CompactSignature[] memory members,
             IVeilContract.FrostSignature memory possession
         ) = signed(0, 0);
-        field = field % 6;
+        field = field % 5;
         if (field == 0) p.groupKey = identityKey(GROUP + 1);
         if (field == 1) p.verifyingSharesRoot = 0;
         if (field == 2) p.fheKeyDigest = 0;
         if (field == 3) p.transcriptRoot = 0;
         if (field == 4) p.referenceStringDigest = 0;
-        if (field == 5) p.referenceStringOrigin = 0;
         vm.expectPartialRevert(IKeyCeremony.WrongMemberSignatures.selector);
+        ceremony.publish(p, members, possession);
+    }
+
+    function testFuzz_a_string_of_another_origin_is_refused(uint8 origin) external {
+        vm.assume(origin != 0);
+        propose(proposal(0, 0));
+        (
+            IKeyCeremony.Publication memory p,
+            IVeilContract.CompactSignature[] memory members,
+            IVeilContract.FrostSignature memory possession
+        ) = signed(0, 0);
+        p.referenceStringOrigin = origin;
+        vm.expectRevert(
+            abi.encodeWithSelector(IKeyCeremony.UnknownReferenceStringOrigin.selector, origin)
+        );
         ceremony.publish(p, members, possession);
     }
 

@@ -14,9 +14,10 @@
 //! 2. [`channel`] and [`contributions`] make the keys that sets of members share.
 //! 3. [`shares`], with [`ntt`] and [`chunks`], computes and opens the two share streams; [`store`]
 //!    keeps them.
-//! 4. [`keyset`] knows tfhe's parameters and layout and assembles the key set; [`proof`] shows that
+//! 4. `veil-reference-string` makes the string of the telemetry proofs, which is checked here.
+//! 5. [`keyset`] knows tfhe's parameters and layout and assembles the key set; [`proof`] shows that
 //!    every share fits it.
-//! 5. [`machine`] goes through these as steps; [`transcript`] verifies them offline.
+//! 6. [`machine`] goes through these as steps; [`transcript`] verifies them offline.
 //!
 //! # State and restart
 //! The machine's [stage](machine::Stage) owns the secrets that it needs, and erases them when it is
@@ -87,6 +88,7 @@ pub mod keyset;
 pub mod machine;
 pub mod ntt;
 pub mod proof;
+mod reference_string;
 pub mod seed;
 pub mod setup;
 pub mod shares;

@@ -53,6 +53,7 @@ mod messages;
 mod state;
 mod steps;
 mod streams;
+mod string;
 #[cfg(test)]
 mod tests;
 
@@ -256,9 +257,17 @@ impl Ceremony {
                 let outstanding = others(&|j| window.is_some_and(|(_, w)| w.has(next, j)));
                 (next, self.setup.chunks(stream), outstanding)
             }
-            Stage::Assemble | Stage::AwaitCommitPoint | Stage::Completed | Stage::Aborted => {
-                (0, 1, Vec::new())
+            Stage::Raise(next) => {
+                let here =
+                    next == self.setup.me || self.log.get(Round::ReferenceString, next).is_some();
+                let outstanding = if here { Vec::new() } else { vec![next] };
+                (next.position() as u32, self.setup.committee().n() as u32, outstanding)
             }
+            Stage::CheckReferenceString
+            | Stage::Assemble
+            | Stage::AwaitCommitPoint
+            | Stage::Completed
+            | Stage::Aborted => (0, 1, Vec::new()),
         };
         Progress { stage, done, total, outstanding }
     }
@@ -296,8 +305,17 @@ impl Machine for Ceremony {
                 Stage::Open(stream, index) => {
                     self.abort(AbortReason::MissingChunk { stream, index, missing });
                 }
+                // What is here is only to be computed.
+                Stage::Raise(_) if missing.is_empty() => {}
+                Stage::Raise(_) => {
+                    self.abort(AbortReason::MissingMessage {
+                        round: Round::ReferenceString,
+                        missing,
+                    });
+                }
                 // They wait for nobody, and have no deadline.
-                Stage::Produce(..)
+                Stage::CheckReferenceString
+                | Stage::Produce(..)
                 | Stage::Assemble
                 | Stage::AwaitCommitPoint
                 | Stage::Completed

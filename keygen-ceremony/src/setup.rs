@@ -7,6 +7,7 @@ use veil_protocol_spec::{
     ceremony::{CeremonyParameters, DealPlaintext, RosterError, Stream},
     identity::SecretIdentity,
 };
+use veil_reference_string::Size;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -56,6 +57,7 @@ pub struct Setup {
     pub(crate) params: ParameterSet,
     pub(crate) layout: Layout,
     pub(crate) plan: ChunkPlan,
+    pub(crate) string: Size,
     pub(crate) timing: Timing,
 }
 
@@ -119,7 +121,9 @@ impl Setup {
         }
         let layout = Layout::of(&params);
         let plan = ChunkPlan::new(parameters.committee, &params, &layout);
-        Ok(Self { id: parameters.id(), parameters, attempt, me, params, layout, plan, timing })
+        let string = params.reference_string();
+        let id = parameters.id();
+        Ok(Self { id, parameters, attempt, me, params, layout, plan, string, timing })
     }
 
     /// Size and thresholds of the committee.

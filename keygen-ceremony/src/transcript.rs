@@ -18,17 +18,19 @@ use veil_committee::{
 use veil_protocol_spec::{
     Attempt, Blake3Digest, CeremonyId, Committee, KeySetDigest, ParticipantIndex, Signature, Wire,
     ceremony::{
-        AbortReason, CeremonyParameters, Commit, Confirm, Finish, Header, Payload, Prove, Round,
-        SignedMessage, Stream, StreamRoot,
+        AbortReason, CeremonyParameters, Commit, Confirm, Contribution, Finish, Header, Payload,
+        Prove, Round, SignedMessage, Stream, StreamRoot,
     },
     domain,
     identity::InvalidSignature,
 };
+use veil_reference_string::{First, Powers};
 
 use crate::{
     contributions::{Context, groups_of},
     keyset::{Bodies, ParameterSet, assemble, keyset_digest},
     proof,
+    reference_string::{Link, check_last},
     setup::{Setup, Timing},
     shares::{
         bits::is_bit_image,
@@ -102,7 +104,8 @@ pub struct Transcript {
 
 impl Wire for Transcript {
     const NAME: &'static str = "Transcript";
-    const MAX_BYTES: usize = 8 << 20;
+    const VERSION: u8 = 2;
+    const MAX_BYTES: usize = 32 << 20;
 }
 
 /// Why a transcript proves nothing. Each names the message or chunk at fault: get it from another
@@ -157,6 +160,8 @@ pub struct Verified {
     pub certificate: FinishCertificate,
     /// Canonical bytes of the FROST group's public key package.
     pub frost_group: Vec<u8>,
+    /// The powers of the reference string that all members made, one after another.
+    pub reference_string: Powers,
 }
 
 type ByRound<'a> = BTreeMap<Round, Vec<&'a SignedMessage>>;
@@ -192,6 +197,7 @@ impl Transcript {
         let rounds = self.check_messages(&setup)?;
         check_echoes(&rounds)?;
         let (public_seed, frost_group) = check_keys(&setup, &rounds)?;
+        let reference_string = check_string(&setup, &rounds)?;
         let bodies = with_degree!(committee, D => {
             open_streams::<D>(&setup, &rounds, store, progress)?
         });
@@ -208,7 +214,14 @@ impl Transcript {
         let shares: Vec<_> = proofs.iter().map(|(j, p)| (*j, p.test_share.0.as_slice())).collect();
         proof::check(committee, &shares)?;
         let certificate = self.check_finish(&setup, &rounds)?;
-        Ok(Verified { key_set, digest, params: setup.params, certificate, frost_group })
+        Ok(Verified {
+            key_set,
+            digest,
+            params: setup.params,
+            certificate,
+            frost_group,
+            reference_string,
+        })
     }
 
     /// The root that the test ciphertext of step 10 is made from: that of the rounds before PROVE.
@@ -367,6 +380,22 @@ fn check_keys(setup: &Setup, rounds: &ByRound<'_>) -> Result<([u8; 32], Vec<u8>)
     }
     let parts: Vec<_> = confirms.iter().map(|(_, confirm)| confirm.public_seed).collect();
     Ok((context.public_seed(&parts), group))
+}
+
+/// Each member's contribution to the reference string, and the string.
+fn check_string(setup: &Setup, rounds: &ByRound<'_>) -> Result<Powers, AbortReason> {
+    let contributions: Vec<(ParticipantIndex, &Contribution)> =
+        payloads(rounds, Round::ReferenceString, |payload| match payload {
+            Payload::ReferenceString(contribution) => Some(contribution),
+            _ => None,
+        });
+    let messages = rounds.get(&Round::ReferenceString).into_iter().flatten();
+    let (mut first, mut above) = (First::start(), None);
+    for ((sender, contribution), message) in contributions.iter().zip(messages) {
+        first = Link { sender: *sender, above }.check(setup, &first, contribution)?;
+        above = Some((*sender, message.digest()));
+    }
+    check_last(setup, &contributions)
 }
 
 fn open_streams<const D: usize>(

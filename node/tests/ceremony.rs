@@ -95,7 +95,7 @@ impl Cluster {
             "[node]\ndata_dir = \"data\"\npassphrase_file = \"passphrase.txt\"\n\
              [network]\nlisten = [\"{}\"]\nbootstrap = [{}]\n\
              [chain]\nrpc = \"{}\"\ncontract = \"0x{}\"\ncluster = \"0x{}\"\n\
-             [committee]\nparameters = \"{}\"\ninsecure_reference_string = true\n",
+             [committee]\nparameters = \"{}\"\n",
             address(i),
             bootstrap.join(", "),
             self.anvil.url(),
@@ -288,16 +288,17 @@ async fn one_key(parameters: &'static str, committee: u8) {
     assert_eq!(second.status.code(), Some(3), "one process per data directory");
     cluster.mine(true);
 
-    let mut digests = Vec::new();
+    let (mut digests, mut strings) = (Vec::new(), std::collections::BTreeSet::new());
     for (i, member) in members.into_iter().enumerate() {
         let output = tokio::task::spawn_blocking(move || member.finish()).await.unwrap();
         let report = parse(&output);
         assert!(output.status.success(), "member {}: {report}\n{}", i + 1, cluster.logs());
         assert_eq!(report["outcome"], "completed");
-        assert_eq!(report["reference_string_insecure"], true);
+        strings.insert(report["reference_string_digest"].to_string());
         digests.push((report["keyset_digest"].clone(), report["folder"].clone()));
     }
     assert!(digests.iter().all(|(digest, _)| *digest == digests[0].0), "{digests:?}");
+    assert_eq!(strings.len(), 1, "all have made one reference string: {strings:?}");
     let status = parse(&cluster.run(3, "status", &[]));
     assert_eq!(status["chain"]["status"], "published", "{status}");
     assert_eq!(status["chain"]["keyset_digest"], digests[0].0, "{status}");

@@ -82,7 +82,7 @@ fn veil_with(variables: &[(&str, &str)], arguments: &[&str]) -> Said {
 fn simulate(members: usize, more: &[&str]) -> Said {
     let members = members.to_string();
     let mut arguments = vec!["ceremony", "simulate", "--members", &members];
-    arguments.extend(["--parameters", "insecure-test", "--no-comparison", "--json"]);
+    arguments.extend(["--parameters", "insecure-short", "--no-comparison", "--json"]);
     arguments.extend(more);
     veil(&arguments)
 }
@@ -137,6 +137,8 @@ const REPORT: &[&str] = &[
     "rounds",
     "wall_seconds",
     "cpu_seconds_per_member",
+    "reference_string_cpu_seconds",
+    "reference_string_wall_seconds",
     "bytes_sent_per_member",
     "key_body_bytes",
     "ratio_traffic",
@@ -168,7 +170,7 @@ fn a_simulation_leaves_a_folder_that_verifies() {
     let said = verify(&folder);
     assert_eq!(said.code, 0, "{}", said.stdout);
     let verified = said.json();
-    has_keys(&verified, &["attempt", "insecure"]);
+    has_keys(&verified, &["attempt", "insecure", "reference_string_digest"]);
     assert_eq!(verified["verified"], true);
     for key in ["keyset_digest", "transcript_root", "ceremony_id", "members", "parameters"] {
         assert_eq!(verified[key], report[key], "{key}");
@@ -191,7 +193,7 @@ fn verification_needs_no_secret() {
 
 #[test]
 fn the_comparison_is_part_of_the_report() {
-    let said = veil(&["ceremony", "simulate", "--parameters", "insecure-test", "--json"]);
+    let said = veil(&["ceremony", "simulate", "--parameters", "insecure-short", "--json"]);
     assert_eq!(said.code, 0, "{}", said.stdout);
     let report = said.json();
     assert_eq!(report["members"], 4);
@@ -250,6 +252,11 @@ fn a_wrong_body_share_aborts_when_bodies_are_opened() {
 #[test]
 fn a_wrong_secret_bit_share_aborts_when_bits_are_opened() {
     aborted_by("wrong-secret-bit-share", "open-bits", &[]);
+}
+
+#[test]
+fn a_wrong_contribution_to_the_reference_string_is_accused() {
+    aborted_by("wrong-reference-string", "reference-string", &[4]);
 }
 
 #[test]
@@ -418,7 +425,7 @@ fn settings_come_from_the_environment() {
     let folder = place.path().join("out");
     let variables = [
         ("VEIL_MEMBERS", "1"),
-        ("VEIL_PARAMETERS", "insecure-test"),
+        ("VEIL_PARAMETERS", "insecure-short"),
         ("VEIL_OUT", folder.to_str().unwrap()),
         ("VEIL_PASSPHRASE", "correct horse"),
     ];

@@ -18,7 +18,7 @@ impl Drop for Mount<'_> {
 
 fn simulate(out: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_veil"))
-        .args(["ceremony", "simulate", "--parameters", "insecure-test", "--no-comparison"])
+        .args(["ceremony", "simulate", "--parameters", "insecure-short", "--no-comparison"])
         .args(["--json", "--out"])
         .arg(out)
         .output()

@@ -55,6 +55,7 @@ fn seven_members_make_a_working_key_and_a_verifiable_archive() {
     drop(key_set);
     let mut last = (0, 1);
     let verified = archive::verify(folder.path(), |done, total| last = (done, total)).unwrap();
+    let verified = verified.transcript;
     assert_eq!(verified.digest, digest);
     assert_eq!(verified.certificate, certificate);
     assert!(!verified.params.is_insecure());

@@ -1,15 +1,15 @@
-//! What members tell each other around a ceremony: facts before it, the name of the reference
-//! string, and the signatures under the publication after it.
+//! What members tell each other around a ceremony: facts before it, and the signatures under the
+//! publication after it.
 //!
 //! A request is answered at any time and repeated until the answer is there, so every message is
 //! idempotent and none is signed as a whole: the channel authenticates the sender.
 
 use serde::{Deserialize, Serialize};
+pub use veil_protocol_spec_base::reference_string::ReferenceString;
 
 use crate::{
     codec::Wire,
     ids::{Attempt, Blake3Digest, CeremonyId, Epoch, KeccakDigest, KeySetDigest, Signature},
-    scheduling::ReferenceStringOrigin,
 };
 
 /// A message of the publication protocol, for one attempt.
@@ -25,6 +25,7 @@ pub struct ExchangeMessage {
 
 impl Wire for ExchangeMessage {
     const NAME: &'static str = "publication message";
+    const VERSION: u8 = 2;
     const MAX_BYTES: usize = 1024;
 }
 
@@ -35,10 +36,6 @@ pub enum ExchangeBody {
     AskFacts(u64),
     /// The clock that the request named, the sender's own, and the sender's facts.
     Facts(u64, u64, Facts),
-    /// Asks participant 1 for the name of the reference string.
-    AskReference,
-    /// The name of the reference string, from participant 1.
-    Reference(ReferenceString),
     /// Asks for the signature under the publication.
     AskSignature,
     /// The sender's signature over a publication's digest.
@@ -56,21 +53,6 @@ pub struct Facts {
     pub free_disk: u64,
     /// Bytes of memory available.
     pub free_memory: u64,
-    /// Whether it accepts a reference string that one party made.
-    pub accepts_single_party: bool,
-}
-
-/// The common reference string (CRS) that telemetry proofs rest on, by its digest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReferenceString {
-    /// Digest of the string itself, which is published.
-    pub digest: Blake3Digest,
-    /// BLAKE3 of its file, by which it is fetched.
-    pub file: Blake3Digest,
-    /// Length of its file.
-    pub bytes: u64,
-    /// Who made it.
-    pub origin: ReferenceStringOrigin,
 }
 
 /// What all members sign and one of them publishes.
@@ -88,12 +70,11 @@ pub struct Publication {
     pub transcript_root: Blake3Digest,
     /// Digest of the reference string that telemetry proofs rest on.
     pub reference_string: Blake3Digest,
-    /// Who made the reference string.
-    pub reference_string_origin: ReferenceStringOrigin,
 }
 
 impl Wire for Publication {
     const NAME: &'static str = "key publication";
+    const VERSION: u8 = 2;
     const MAX_BYTES: usize = 4096;
 }
 
@@ -109,19 +90,10 @@ mod tests {
             fingerprint: Blake3Digest([1; 32]),
             free_disk: u64::MAX,
             free_memory: 1 << 30,
-            accepts_single_party: true,
-        };
-        let reference = ReferenceString {
-            digest: Blake3Digest([2; 32]),
-            file: Blake3Digest([3; 32]),
-            bytes: 70_000,
-            origin: ReferenceStringOrigin::SingleParty,
         };
         for body in [
             ExchangeBody::AskFacts(7),
             ExchangeBody::Facts(7, 9, facts),
-            ExchangeBody::AskReference,
-            ExchangeBody::Reference(reference),
             ExchangeBody::AskSignature,
             ExchangeBody::Signature(KeccakDigest([4; 32]), Signature([5; 64])),
         ] {
@@ -134,8 +106,7 @@ mod tests {
             group: vec![7; 200],
             key_set: KeySetDigest([8; 32]),
             transcript_root: Blake3Digest([9; 32]),
-            reference_string: reference.digest,
-            reference_string_origin: reference.origin,
+            reference_string: Blake3Digest([2; 32]),
         });
     }
 }

@@ -52,6 +52,7 @@ mod rollout;
 mod runs;
 mod state;
 mod submission;
+mod suspicion;
 mod telemetry;
 mod vote;
 
@@ -110,9 +111,9 @@ pub use image_tree::{ImageApproval, ImagePart, ImageParts, InvalidImageParts, Pa
 pub use labels::{InvalidLabel, Label, LabelKey, LabelValue};
 pub use leaf::{LeafError, LeafWorker, ReplicaLeaf, hidden_worker};
 pub use manifest::{
-    BlockRef, CircuitId, LeavingReplica, LostWorker, MAX_GIVEN_BACK, MAX_LOST, MAX_PENDING,
-    MAX_RUNNING, MAX_TELEMETRY, Manifest, ManifestError, PendingReplica, ReplicaState,
-    RunningReplica, SignedSuspicion, Suspicion, SuspicionError, TelemetryEntry,
+    BlockRef, CircuitId, LeavingReplica, MAX_GIVEN_BACK, MAX_LOST, MAX_PENDING, MAX_RUNNING,
+    MAX_TELEMETRY, Manifest, ManifestError, PendingReplica, ReplicaState, RunningReplica,
+    TelemetryEntry,
 };
 pub use merkle::{MerkleTree, verify_inclusion};
 pub use policy::{ClusterPolicy, EncryptedWeights, PolicyError, PolicyWeights, Weight, Weights};
@@ -141,6 +142,7 @@ pub use state::{
     RunError, Runs, StateError, Version, VersionOutcome,
 };
 pub use submission::{LEAK_WINDOW_BLOCKS, Submission};
+pub use suspicion::{LostWorker, SignedSuspicion, Suspicion, SuspicionError};
 pub use telemetry::{
     MAX_ENDED, MAX_HEALTH_SAID, MAX_WORDS, Telemetry, TelemetryBody, TelemetryError,
 };

@@ -22,7 +22,7 @@ use veil_protocol_spec::{
     codec::Bytes,
     decryption::DecryptionCounter,
     evidence::{Evidence, Proof},
-    publication::{ExchangeBody, ExchangeMessage, Facts, Publication, ReferenceString},
+    publication::{ExchangeBody, ExchangeMessage, Facts, Publication},
     scheduling::*,
     slot::SlotEntry,
     snapshot::StateSnapshot,
@@ -115,7 +115,7 @@ fn certificate() -> AssignmentCertificate {
             members_only: CertificateBody::NO_SECTION,
             assignments_root: assignments().tree().root(),
             state_root: KeccakDigest([0xdd; 32]),
-            reference_string: ReferenceStringOrigin::SingleParty,
+            reference_string: ReferenceStringOrigin::Committee,
         },
         signature: GroupSignature(signature),
     }
@@ -250,15 +250,6 @@ fn snapshot() -> StateSnapshot {
     StateSnapshot { record: slot_record(), state: state() }
 }
 
-fn reference_string() -> ReferenceString {
-    ReferenceString {
-        digest: Blake3Digest([0xa3; 32]),
-        file: Blake3Digest([0xa2; 32]),
-        bytes: 9_000_000,
-        origin: ReferenceStringOrigin::SingleParty,
-    }
-}
-
 fn publication() -> Publication {
     Publication {
         epoch: Epoch(4),
@@ -266,8 +257,7 @@ fn publication() -> Publication {
         group: (0..200).collect(),
         key_set: binding().key_set,
         transcript_root: Blake3Digest([0xa4; 32]),
-        reference_string: reference_string().digest,
-        reference_string_origin: reference_string().origin,
+        reference_string: Blake3Digest([0xa3; 32]),
     }
 }
 
@@ -446,7 +436,6 @@ fn publications() {
         fingerprint: Blake3Digest([0xa5; 32]),
         free_disk: 500_000_000_000,
         free_memory: 16 << 30,
-        accepts_single_party: true,
     };
     let exchange = |body| {
         let (ceremony, attempt) = (CeremonyId([0xa6; 32]), Attempt(1));
@@ -460,8 +449,6 @@ fn publications() {
             "exchange_message": {
                 "ask_facts": exchange(ExchangeBody::AskFacts(now)),
                 "facts": exchange(ExchangeBody::Facts(now, now + 20, facts)),
-                "ask_reference": exchange(ExchangeBody::AskReference),
-                "reference": exchange(ExchangeBody::Reference(reference_string())),
                 "ask_signature": exchange(ExchangeBody::AskSignature),
                 "signature": exchange(signature),
             },

@@ -21,6 +21,7 @@ use veil_protocol_spec::{
     Blake3Digest,
     scheduling::{ProofMetadata, ProvenList},
 };
+use veil_reference_string::ReferenceString;
 use veil_scheduler_plan::circuit::{
     digit::Digit,
     lookup::Circuit,
@@ -32,7 +33,6 @@ use crate::{
     encrypted::{Encrypted, EncryptedDigit},
     key::EvaluationKey,
     lists::{CLASSES, Kind, ListError, MODULUS, PRIORITY, verified},
-    reference_string::ReferenceString,
 };
 
 /// [`verify`](crate::verify), then the switch to the evaluation key.

@@ -42,7 +42,6 @@ mod key;
 mod lists;
 mod outputs;
 mod public_key;
-mod reference_string;
 pub mod slot;
 #[cfg(test)]
 mod tests;
@@ -64,4 +63,4 @@ pub use lists::{
 };
 pub use outputs::{Outputs, SquashError, SquashedOutputs};
 pub use public_key::{InvalidPublicKey, read_public_key, write_public_key};
-pub use reference_string::{Origin, ReferenceString, ReferenceStringError};
+pub use veil_reference_string::{ReferenceString, ReferenceStringError};

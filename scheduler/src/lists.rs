@@ -51,10 +51,8 @@ use tfhe_versionable::VersionsDispatch;
 use veil_protocol_spec::scheduling::{
     ProofMetadata, ProvenList, Quantities, Reading, Share, Weights,
 };
-
+use veil_reference_string::ReferenceString;
 use veil_scheduler_plan::{circuit::worker::MAX_HIGH, rules::RESOURCES};
-
-use crate::reference_string::ReferenceString;
 
 /// Messages are of 4 bits.
 pub(crate) const MODULUS: u64 = 1 << 4;

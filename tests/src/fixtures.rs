@@ -52,7 +52,7 @@ pub fn ceremony_seed(seed: u64, j: ParticipantIndex) -> CeremonySeed {
 /// A ceremony with insecure test parameters.
 #[must_use]
 pub fn parameters(committee: Committee, seed: u64) -> CeremonyParameters {
-    let params = ParameterSet::insecure_test();
+    let params = ParameterSet::insecure_short();
     CeremonyParameters {
         committee,
         parameters: params.name().to_owned(),
@@ -74,7 +74,7 @@ pub fn setup(
     identity: &SecretIdentity,
     timing: Timing,
 ) -> Arc<Setup> {
-    let params = ParameterSet::insecure_test();
+    let params = ParameterSet::insecure_short();
     let setup = Setup::new(parameters.clone(), params, attempt, identity, timing);
     Arc::new(setup.expect("the roster holds this identity and the parameters are these"))
 }

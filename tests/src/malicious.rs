@@ -21,6 +21,7 @@ pub mod wrong_partial;
 mod wrong_proof;
 pub mod wrong_release;
 mod wrong_share;
+mod wrong_string;
 
 use std::sync::Arc;
 
@@ -34,7 +35,10 @@ use veil_protocol_spec::{
     identity::SecretIdentity,
 };
 
-pub use self::{bad_deal::BadDeal, wrong_confirm::WrongConfirm, wrong_proof::WrongProof};
+pub use self::{
+    bad_deal::BadDeal, wrong_confirm::WrongConfirm, wrong_proof::WrongProof,
+    wrong_string::WrongString,
+};
 
 /// A way to deviate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +104,13 @@ pub enum Behaviour {
     },
     /// Signs FINISH for nobody but the commit point.
     FinishInSecret,
+    /// Contributes something else to the reference string.
+    WrongString(WrongString),
+    /// Contributes one thing to the reference string before some and another before the rest.
+    TwoStrings {
+        /// Who gets the second version.
+        second_to: Vec<ParticipantIndex>,
+    },
     /// Proves something else.
     WrongProof(WrongProof),
     /// Sends what it has heard again: other rounds, senders, recipients, attempts, ceremonies.
@@ -136,6 +147,11 @@ impl Behaviour {
                 Box::new(silence::Silent { round: Round::Finish, publishes: true })
             }
             Self::Late { round, to, by } => Box::new(silence::Late { round, to, by, due: None }),
+            Self::WrongString(wrong) => Box::new(wrong_string::Contributor::new(wrong, None)),
+            Self::TwoStrings { second_to } => {
+                let wrong = WrongString::OtherExponent;
+                Box::new(wrong_string::Contributor::new(wrong, Some(second_to)))
+            }
             Self::WrongProof(wrong) => Box::new(wrong),
             Self::Replay => Box::new(replay::Replay::default()),
             Self::Malformed => Box::new(malformed::Malformed),

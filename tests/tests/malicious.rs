@@ -11,7 +11,7 @@ use veil_protocol_spec::{
 };
 use veil_tests::{
     ceremony::{CeremonyPlan, Milestone::Persisted},
-    malicious::{BadDeal, Behaviour, WrongConfirm, WrongProof},
+    malicious::{BadDeal, Behaviour, WrongConfirm, WrongProof, WrongString},
     plan::member,
     report::Report,
 };
@@ -229,6 +229,76 @@ fn a_wrong_proof_is_attributed() {
             &Behaviour::WrongProof(wrong),
             |reason| matches!(reason, AbortReason::WrongProof { accused, .. } if *accused == culprit()),
         );
+    }
+}
+
+/// Whoever contributes what is no raised string is named: at once where the first powers or their proof show
+/// it, by the next contributor or at the end where they do not.
+#[test]
+fn a_wrong_contribution_to_the_reference_string_is_attributed() {
+    for wrong in [
+        WrongString::Proof,
+        WrongString::Truncated,
+        WrongString::Structure,
+        WrongString::SmallOrder,
+        WrongString::Zero,
+        WrongString::Replaced,
+    ] {
+        let named = |of: u8| {
+            move |reason: &AbortReason| match reason {
+                AbortReason::InvalidMessage { accused, round: Round::ReferenceString, .. } => {
+                    *accused == member(of)
+                }
+                // Its own machine gives up when the next one raises something else than it thinks to have
+                // sent, and it is silent from then on.
+                AbortReason::MissingMessage { round: Round::ReferenceStringEcho, missing } => {
+                    wrong == WrongString::Structure && *missing == [member(of)]
+                }
+                _ => false,
+            }
+        };
+        aborts(&Behaviour::WrongString(wrong), named(CULPRIT));
+        // The first one may contribute any exponent that it knows: there is nothing to replace yet.
+        if wrong != WrongString::Replaced {
+            let plan = CeremonyPlan::new(4).behaves(1, Behaviour::WrongString(wrong));
+            plan.run(1).assert_aborted(named(1));
+        }
+        // Nobody raises what the last one sends: it is found for what it is.
+        for n in [4, 7] {
+            let plan = CeremonyPlan::new(n).behaves(n, Behaviour::WrongString(wrong));
+            plan.run(1).assert_aborted(|reason| {
+                matches!(reason, AbortReason::InvalidMessage { accused, round: Round::ReferenceString, .. }
+                    if *accused == member(n))
+            });
+        }
+    }
+}
+
+#[test]
+fn a_contribution_to_another_string_names_both_sides() {
+    aborts(&Behaviour::WrongString(WrongString::OtherBefore), |reason| {
+        let (accused, echoed_by) = (member(1), member(CULPRIT));
+        *reason == AbortReason::EchoMismatch { accused, round: Round::ReferenceString, echoed_by }
+    });
+    // There is nothing before the first one.
+    let plan = CeremonyPlan::new(4).behaves(1, Behaviour::WrongString(WrongString::OtherBefore));
+    plan.run(1).assert_aborted(|reason| {
+        matches!(reason, AbortReason::InvalidMessage { accused, round: Round::ReferenceString, .. }
+            if *accused == member(1))
+    });
+}
+
+#[test]
+fn two_contributions_of_one_member_are_found() {
+    for second_to in [vec![1], vec![3], vec![1, 4]] {
+        let second_to: Vec<_> = second_to.into_iter().map(member).collect();
+        aborts(&Behaviour::TwoStrings { second_to }, |reason| match reason {
+            AbortReason::EchoMismatch { accused, round: Round::ReferenceString, .. }
+            | AbortReason::Equivocation { accused, round: Round::ReferenceString } => {
+                *accused == member(CULPRIT)
+            }
+            _ => false,
+        });
     }
 }
 

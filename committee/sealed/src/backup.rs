@@ -57,6 +57,7 @@ pub struct BackupHead {
 
 impl Wire for BackupHead {
     const NAME: &'static str = "BackupHead";
+    const VERSION: u8 = 2;
     const MAX_BYTES: usize = 4096;
 }
 
@@ -98,6 +99,7 @@ pub struct ShareBackup {
 
 impl Wire for ShareBackup {
     const NAME: &'static str = "share backup";
+    const VERSION: u8 = 2;
     const MAX_BYTES: usize = (4 << 20) + 8192;
 }
 

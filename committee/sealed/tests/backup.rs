@@ -13,7 +13,6 @@ use veil_committee_sealed::{
 use veil_protocol_spec::{
     Attempt, Blake3Digest, Committee, Epoch, KeySetDigest, ParticipantIndex, Wire,
     ceremony::CeremonyParameters, identity::SecretIdentity, publication::ReferenceString,
-    scheduling::ReferenceStringOrigin,
 };
 
 /// What a key share's bytes stand for here.
@@ -43,7 +42,6 @@ fn head() -> BackupHead {
             digest: Blake3Digest([10; 32]),
             file: Blake3Digest([11; 32]),
             bytes: 70_000,
-            origin: ReferenceStringOrigin::Committee,
         },
     }
 }
@@ -155,9 +153,9 @@ fn every_flipped_byte_and_every_cut_is_refused_by_name() {
 fn another_version_is_named() {
     let (backup, _) = by_key();
     let mut body = backup.to_wire();
-    body[0] = 2;
+    body[0] = 3;
     assert!(matches!(
         ShareBackup::from_wire(&body),
-        Err(veil_protocol_spec::CodecError::Version { version: 2, supported: 1, .. })
+        Err(veil_protocol_spec::CodecError::Version { version: 3, supported: 2, .. })
     ));
 }

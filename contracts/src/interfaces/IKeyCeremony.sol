@@ -81,7 +81,7 @@ interface IKeyCeremony is IVeilContract {
         bytes32 transcriptRoot;
         /// Digest of the reference string that telemetry proofs rest on.
         bytes32 referenceStringDigest;
-        /// Who made it: 0 the committee together, 1 a single party (insecure).
+        /// Who made it: 0, the committee together in its ceremony. Nothing else is taken.
         uint8 referenceStringOrigin;
     }
 
@@ -92,7 +92,7 @@ interface IKeyCeremony is IVeilContract {
         uint8 groupKeyPrefix;
         /// The attempt that made it.
         uint32 attempt;
-        /// Who made the reference string: 0 the committee together, 1 a single party (insecure).
+        /// Who made the reference string: 0, the committee together.
         uint8 referenceStringOrigin;
         /// When it came into force, Unix time.
         uint64 publishedAt;
@@ -215,7 +215,7 @@ interface IKeyCeremony is IVeilContract {
     error TooFewAbsences(uint256 given, uint256 needed);
     /// @notice Signers are given in strictly ascending order of seats, without the absent one.
     error WrongOrder(uint8 seat);
-    /// @notice Neither 0 (committee) nor 1 (single party).
+    /// @notice Not 0: the committee did not make it.
     error UnknownReferenceStringOrigin(uint8 origin);
     /// @notice The epoch has no key.
     error NoKey(bytes32 cluster, uint64 epoch);

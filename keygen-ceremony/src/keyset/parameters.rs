@@ -35,6 +35,7 @@ use veil_protocol_spec::{
     Blake3Digest, Committee,
     domain::{PARAMETERS_DIGEST, hash_parts},
 };
+use veil_reference_string::Size;
 
 use super::noise::{self, Bootstrap, LookUpNoise};
 
@@ -137,13 +138,15 @@ const VARIANCE_TEST: u128 = 16;
 
 /// Name of [`ParameterSet::insecure_test`].
 const INSECURE_TEST: &str = "insecure-test";
+/// Name of [`ParameterSet::insecure_short`].
+const INSECURE_SHORT: &str = "insecure-short";
 /// Family name of [`ParameterSet::production`].
 const PRODUCTION: &str = "production";
 
 /// No parameter set has this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown FHE parameters {name:?}: choose \"{PRODUCTION}\", or \"{INSECURE_TEST}\" for tests"
+    "unknown FHE parameters {name:?}: choose \"{PRODUCTION}\", or \"{INSECURE_TEST}\" for tests, or \"{INSECURE_SHORT}\" for tests of the ceremony alone"
 )]
 pub struct UnknownParameters {
     /// What was asked for.
@@ -271,8 +274,34 @@ impl ParameterSet {
         }
     }
 
-    /// The set that `name` denotes for a committee: "production", "insecure-test", or the full name
-    /// of either, such as "production-n4".
+    /// [`Self::insecure_test`] with a reference string of a few powers, which makes **no proofs**: for tests of
+    /// the ceremony alone. The powers are most of its work otherwise, as their number hardly depends on the
+    /// key's size.
+    #[must_use]
+    pub fn insecure_short() -> Self {
+        Self { name: INSECURE_SHORT, ..Self::insecure_test() }
+    }
+
+    /// Whether lists can be proven with the reference string of a ceremony with these parameters.
+    #[must_use]
+    pub fn makes_proofs(&self) -> bool {
+        self.name != INSECURE_SHORT
+    }
+
+    /// How many powers the reference string has.
+    ///
+    /// # Panics
+    /// Never: the named sets have proofs.
+    #[must_use]
+    pub fn reference_string(&self) -> Size {
+        if !self.makes_proofs() {
+            return Size::PROTOCOL_TEST;
+        }
+        Size::of(&self.pke).expect("the named sets have proofs, with bounded noise")
+    }
+
+    /// The set that `name` denotes for a committee: "production", "insecure-test", "insecure-short", or
+    /// the full name of any, such as "production-n4".
     ///
     /// # Errors
     /// [`UnknownParameters`] for any other name; the error lists the names.
@@ -281,6 +310,7 @@ impl ParameterSet {
         match name {
             PRODUCTION => Ok(production),
             INSECURE_TEST => Ok(Self::insecure_test()),
+            INSECURE_SHORT => Ok(Self::insecure_short()),
             full if full == production.name => Ok(production),
             _ => Err(UnknownParameters { name: name.to_owned() }),
         }

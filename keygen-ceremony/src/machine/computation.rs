@@ -31,7 +31,11 @@ impl Ceremony {
     pub(super) fn compute(&mut self, now: Millis) -> bool {
         let others = self.setup.committee().n() - 1;
         let ready = match &self.state {
-            State::ProduceBits(..) | State::ProduceBodies(..) | State::Assemble(..) => true,
+            State::CheckReferenceString(_)
+            | State::ProduceBits(..)
+            | State::ProduceBodies(..)
+            | State::Assemble(..) => true,
+            State::Raise(raised, _) => self.can_raise(raised),
             State::OpenBits(window, _) | State::OpenBodies(window, ..) => {
                 window.arrived() == others
             }
@@ -55,6 +59,8 @@ impl Ceremony {
 
     fn piece(&mut self, state: State) -> Result<State, Failure> {
         match state {
+            State::Raise(raised, keyed) => self.raise(raised, keyed),
+            State::CheckReferenceString(keyed) => self.check_string(keyed),
             State::ProduceBits(produced, secrets) => self.produce_bits(produced, secrets),
             State::OpenBits(window, secrets) => self.open_bits(window, secrets),
             State::ProduceBodies(produced, secrets) => self.produce_bodies(produced, secrets),

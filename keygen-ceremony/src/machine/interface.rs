@@ -19,6 +19,10 @@ use crate::transcript::FinishCertificate;
 pub enum Stage {
     /// Waits for the messages of a round.
     Collect(Round),
+    /// Raises the powers of the reference string, or waits for whoever does.
+    Raise(ParticipantIndex),
+    /// Checks the finished reference string.
+    CheckReferenceString,
     /// Computes its share stream; the next chunk.
     Produce(Stream, u32),
     /// Collects and opens the members' streams; the next chunk.
@@ -39,6 +43,8 @@ impl Stage {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Collect(round) => round.name(),
+            Self::Raise(_) => Round::ReferenceString.name(),
+            Self::CheckReferenceString => "check-reference-string",
             Self::Produce(Stream::Bits, _) => "compute-bits",
             Self::Produce(Stream::Bodies, _) => "compute-bodies",
             Self::Open(Stream::Bits, _) => "open-bits",

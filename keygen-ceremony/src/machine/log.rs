@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use veil_protocol_spec::{
     Blake3Digest, ParticipantIndex,
     ceremony::{
-        Commit, Confirm, Deal, Echo, Finish, Payload, Prove, Round, SignedMessage, StreamRoot,
+        Commit, Confirm, Contribution, Deal, Echo, Finish, Payload, Prove, Round, SignedMessage,
+        StreamRoot,
     },
 };
 
@@ -104,6 +105,13 @@ impl MessageLog {
     pub(super) fn confirms(&self) -> Vec<(ParticipantIndex, &Confirm)> {
         self.payloads(Round::Confirm, |payload| match payload {
             Payload::Confirm(confirm) => Some(confirm),
+            _ => None,
+        })
+    }
+
+    pub(super) fn contributions(&self) -> Vec<(ParticipantIndex, &Contribution)> {
+        self.payloads(Round::ReferenceString, |payload| match payload {
+            Payload::ReferenceString(contribution) => Some(contribution),
             _ => None,
         })
     }

@@ -162,8 +162,10 @@ impl Ceremony {
 
     /// Asks everybody for what is missing: its sender first, but a relay may have it too.
     pub(super) fn request_missing(&mut self, now: Millis) {
-        let Stage::Collect(round) = self.stage() else {
-            return self.request_missing_chunks(now);
+        let round = match self.stage() {
+            Stage::Collect(round) => round,
+            Stage::Raise(_) => Round::ReferenceString,
+            _ => return self.request_missing_chunks(now),
         };
         for sender in self.progress().outstanding {
             let request = CeremonyMessage::Request {

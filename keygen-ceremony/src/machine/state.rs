@@ -18,6 +18,8 @@ use veil_protocol_spec::{
     Blake3Digest, ParticipantIndex,
     ceremony::{Round, Stream},
 };
+use veil_reference_string::First;
+use zeroize::Zeroizing;
 
 use super::interface::Stage;
 use crate::{
@@ -46,6 +48,16 @@ pub(super) struct Dealt {
 pub(super) struct Keyed {
     pub(super) keys: Vec<(KeyGroup, SetKey)>,
     pub(super) frost: GroupKeyShare<EvmSuite>,
+    /// What this member's exponent of the reference string is made of, until it has contributed.
+    pub(super) string: Option<Zeroizing<[u8; 32]>>,
+}
+
+/// How far the reference string is.
+pub(super) struct Raised {
+    /// Whose contribution comes next.
+    pub(super) next: ParticipantIndex,
+    /// The first powers that it raises.
+    pub(super) first: First,
 }
 
 /// Steps 6 and 7.
@@ -144,6 +156,9 @@ pub(super) enum State {
     Deal(Box<Dealt>),
     Confirm(Box<Keyed>),
     ConfirmEcho(Box<Keyed>),
+    Raise(Box<Raised>, Box<Keyed>),
+    ReferenceStringEcho(Box<Keyed>),
+    CheckReferenceString(Box<Keyed>),
     ProduceBits(Produced, Box<BitSecrets>),
     BitsRoot(Box<BitSecrets>),
     BitsRootEcho(Box<BitSecrets>),
@@ -169,6 +184,9 @@ impl State {
             Self::Deal(_) => Stage::Collect(Round::Deal),
             Self::Confirm(_) => Stage::Collect(Round::Confirm),
             Self::ConfirmEcho(_) => Stage::Collect(Round::ConfirmEcho),
+            Self::Raise(raised, _) => Stage::Raise(raised.next),
+            Self::ReferenceStringEcho(_) => Stage::Collect(Round::ReferenceStringEcho),
+            Self::CheckReferenceString(_) => Stage::CheckReferenceString,
             Self::ProduceBits(produced, _) => Stage::Produce(Stream::Bits, produced.next()),
             Self::BitsRoot(_) => Stage::Collect(Round::BitsRoot),
             Self::BitsRootEcho(_) => Stage::Collect(Round::BitsRootEcho),

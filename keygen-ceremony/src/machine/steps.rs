@@ -22,7 +22,7 @@ use super::{
     Ceremony,
     failure::{Failed, Failure},
     interface::Stage,
-    state::{BitSecrets, Committed, Dealt, Keyed, Produced, State, Window},
+    state::{BitSecrets, Committed, Dealt, Keyed, State, Window},
 };
 use crate::{
     channel,
@@ -38,7 +38,10 @@ const fn patience(stage: Stage) -> Option<u64> {
     match stage {
         // Longer where the others may still wait for something that not all get (a deal, a chunk): they
         // are not to be blamed for that, and their own complaint is to come first.
-        Stage::Collect(Round::Confirm | Round::BodiesRoot | Round::Prove) => Some(2),
+        // So is who waits for the contribution before its own.
+        Stage::Collect(Round::Confirm | Round::BodiesRoot | Round::Prove) | Stage::Raise(_) => {
+            Some(2)
+        }
         Stage::Collect(Round::Finish) => None,
         Stage::Collect(_) | Stage::Open(..) => Some(1),
         _ => None,
@@ -51,7 +54,7 @@ const STREAM_ROUNDS: u64 = 4;
 
 /// Whether something may be missing that is asked for again.
 const fn asks_again(stage: Stage) -> bool {
-    matches!(stage, Stage::Collect(_) | Stage::Open(..))
+    matches!(stage, Stage::Collect(_) | Stage::Raise(_) | Stage::Open(..))
 }
 
 impl Ceremony {
@@ -113,7 +116,11 @@ impl Ceremony {
             }
             State::ConfirmEcho(secrets) => {
                 self.check_echo(Round::Confirm, Round::ConfirmEcho)?;
-                State::ProduceBits(Produced::default(), Box::new(self.draw_bits(*secrets)))
+                self.start_string(secrets)
+            }
+            State::ReferenceStringEcho(secrets) => {
+                self.check_echo(Round::ReferenceString, Round::ReferenceStringEcho)?;
+                State::CheckReferenceString(secrets)
             }
             State::BitsRoot(secrets) => {
                 self.check_roots(Stream::Bits)?;
@@ -139,7 +146,9 @@ impl Ceremony {
                 State::AwaitCommitPoint(key)
             }
             // They wait for no round.
-            state @ (State::ProduceBits(..)
+            state @ (State::Raise(..)
+            | State::CheckReferenceString(_)
+            | State::ProduceBits(..)
             | State::OpenBits(..)
             | State::ProduceBodies(..)
             | State::OpenBodies(..)
@@ -188,7 +197,7 @@ impl Ceremony {
     }
 
     /// Steps 2, 5, 7, 9: "each member broadcasts the digests of the n messages it received".
-    fn echo(&mut self, of: Round, echo: Round) -> Result<(), Failure> {
+    pub(super) fn echo(&mut self, of: Round, echo: Round) -> Result<(), Failure> {
         let digests = self.log.of_round(of).map(|message| message.digest()).collect();
         self.send_own(echo, None, Payload::Echo(Echo { digests }))
     }
@@ -276,7 +285,9 @@ impl Ceremony {
             frost_group: Bytes(frost.public().to_wire()),
         };
         self.send_own(Round::Confirm, None, Payload::Confirm(confirm))?;
-        Ok(Keyed { keys, frost })
+        let (id, attempt) = (self.setup.id, self.setup.attempt);
+        let string = Zeroizing::new(seed.derive(&id, attempt, "reference string", b""));
+        Ok(Keyed { keys, frost, string: Some(string) })
     }
 
     fn open_deals(
@@ -378,8 +389,8 @@ impl Ceremony {
     }
 
     /// Step 6: "for each key bit: \[r\] <- PRSS; locally r_j^2 + r_j; plus a fresh PRZS share".
-    fn draw_bits(&self, secrets: Keyed) -> BitSecrets {
-        let Keyed { keys, frost } = secrets;
+    pub(super) fn draw_bits(&self, secrets: Keyed) -> BitSecrets {
+        let Keyed { keys, frost, .. } = secrets;
         let keys = SplitKeys::new(&keys);
         BitSecrets { stream: draw_bits(&self.setup, &keys.streams), keys, frost }
     }

@@ -46,7 +46,7 @@ struct Members {
 
 impl Members {
     fn until(is_reached: impl Fn(Stage) -> bool + 'static) -> World<Self> {
-        let (committee, params) = (Committee::ALL[1], ParameterSet::insecure_test());
+        let (committee, params) = (Committee::ALL[1], ParameterSet::insecure_short());
         let identities: Vec<_> = committee
             .participants()
             .map(|j| SecretIdentity::from_bytes(&[j.get(); 32]).unwrap())
@@ -100,6 +100,14 @@ impl Host for Members {
     fn is_over<'a>(&mut self, mut machines: impl Iterator<Item = &'a Ceremony>) -> bool {
         machines.next().is_some_and(|first| (self.is_reached)(first.stage()))
     }
+}
+
+/// "Proves tau_j, and erases it": what it is made of is gone while the others contribute.
+#[test]
+fn the_exponents_key_is_erased_once_a_member_has_contributed() {
+    let machine = Members::first_in(Stage::Raise(ParticipantIndex::new(2).unwrap()));
+    let State::Raise(_, keyed) = &machine.state else { panic!("{:?}", machine.stage()) };
+    assert!(keyed.string.is_none());
 }
 
 /// Stands in the place of shares, and counts how often it is dropped.

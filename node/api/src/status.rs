@@ -395,8 +395,6 @@ pub struct Status {
     pub participant: Option<ParticipantIndex>,
     /// The key set in force.
     pub key_set: Option<KeySetDigest>,
-    /// Whether telemetry proofs rest on a reference string that one party made.
-    pub insecure_reference_string: bool,
     /// Last certified slot.
     pub last_slot: Slot,
     /// Hash of the last certificate.

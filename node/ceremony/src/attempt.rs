@@ -2,10 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    sync::{mpsc, watch},
-    task::AbortHandle,
-};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use veil_keygen_ceremony::{
     keyset::ParameterSet,
@@ -20,10 +17,10 @@ use veil_protocol_spec::{
     Blake3Digest, Committee,
     ceremony::{CeremonyParameters, Round, SignedMessage},
     domain,
+    publication::ReferenceString,
 };
 
 use crate::{
-    bringer::Bringer,
     commit_point::{AttemptStatus, Proposal},
     error::CeremonyError,
     exchange::{Exchange, ExchangeConfig},
@@ -34,6 +31,7 @@ use crate::{
     options::{Member, ceremony_context},
     preflight::{Needs, Preflight, own_facts},
     publish::Publisher,
+    reference_string::keep,
 };
 
 /// Everything fixed about an attempt, checked.
@@ -174,7 +172,7 @@ async fn take_part(
         clock,
         queues: QueueLimits::default(),
     };
-    let facts = own_facts(&plan.params, member.data.path(), options.insecure_reference_string);
+    let facts = own_facts(&plan.params, member.data.path());
     let exchange = Exchange::new(ExchangeConfig {
         ceremony: plan.parameters.id(),
         attempt: proposal.attempt,
@@ -190,7 +188,6 @@ async fn take_part(
     let exchange = Driver::start(config, exchange, ExchangeHost(sender), transport, incoming);
     if fresh {
         let needs = Needs::of(plan.setup.committee(), &plan.params);
-        let origin = member.reference.origin();
         let asked = exchange.with(|exchange, now| exchange.ask_facts(now)).await;
         asked.map_err(|_| CeremonyError::Interrupted)?;
         let answered = async {
@@ -211,24 +208,13 @@ async fn take_part(
         }
         let answers = exchange.with(|exchange, _| exchange.answers().clone()).await;
         let answers = answers.map_err(|_| CeremonyError::Interrupted)?;
-        let report = Preflight::judge(&proposal.roster, me, &facts, &answers, needs, origin);
+        let report = Preflight::judge(&proposal.roster, me, &facts, &answers, needs);
         if !report.passed() {
             // The others shall learn what this member lacks.
             let _ = exchange.finish(options.timing.drain).await?;
             return Err(CeremonyError::Preflight(report));
         }
     }
-    let (sender, mut reference) = watch::channel(None);
-    let bringer = Bringer {
-        source: Arc::clone(&member.reference),
-        params: plan.params.clone(),
-        folder: plan.folder.clone(),
-        first: proposal.roster.first().copied().filter(|_| me.get() != 1),
-        exchange: exchange.control(),
-        state: state.clone(),
-    };
-    let reference_task = tokio::spawn(bringer.run(sender)).abort_handle();
-    let _reference_task = AbortOnDrop(reference_task);
     let machine = machine(member, plan, messages, clock.now())?;
     let (events, mut received) = mpsc::unbounded_channel();
     let host = CeremonyHost {
@@ -243,21 +229,19 @@ async fn take_part(
     };
     let (transport, incoming) = member.transports.open(Channel::Ceremony, &proposal.roster);
     let ceremony = Driver::start(config, machine, host, transport, incoming);
-    let publisher = || Publisher {
+    let publisher = |reference| Publisher {
         member,
         proposal,
         folder: &plan.folder,
         config,
         exchange: exchange.control(),
         state: state.clone(),
-        reference: reference.clone(),
+        reference,
     };
-    let decided = decide(member, proposal, &ceremony, &mut received, publisher, stop).await;
-    // After a restart the key may be published before the reference string is looked at again.
+    let decided = decide(member, proposal, plan, &ceremony, &mut received, publisher, stop).await;
+    // After a restart the key may be published before this member looks at the string again.
     let reference = match &decided {
-        Ok(Decision::Completed(_)) => {
-            reference.wait_for(Option::is_some).await.ok().and_then(|reference| *reference)
-        }
+        Ok(Decision::Completed(_)) => Some(reference_string(plan, &ceremony).await),
         _ => None,
     };
     // The abort, or the last answers, shall still reach the others.
@@ -268,9 +252,7 @@ async fn take_part(
     }
     match decided? {
         Decision::Completed(outcome) => {
-            let path = || plan.folder.reference_string();
-            let reference_string =
-                reference.ok_or_else(|| CeremonyError::NoReferenceString(path()))?;
+            let reference_string = reference.unwrap_or(Err(CeremonyError::Interrupted))?;
             let key = FinishedKey {
                 epoch: proposal.epoch,
                 attempt: proposal.attempt,
@@ -322,13 +304,26 @@ fn machine(
     Ok(Ceremony::resume(setup, identity, seed, store, records, now)?)
 }
 
+/// The file of the string that the members made, from the machine's messages.
+async fn reference_string(
+    plan: &Plan,
+    ceremony: &Driver<Ceremony, CeremonyHost>,
+) -> Result<ReferenceString, CeremonyError> {
+    let powers = ceremony.with(|machine, _| machine.reference_string()).await;
+    let powers = powers.ok().flatten().ok_or(CeremonyError::Interrupted)?;
+    let (params, path) = (plan.params.clone(), plan.folder.reference_string());
+    let kept = tokio::task::spawn_blocking(move || keep(&params, &powers, &path)).await;
+    kept.map_err(|_| CeremonyError::Interrupted)?.map_err(CeremonyError::ReferenceString)
+}
+
 /// Lets the machine, the publication and the chain run until the attempt is decided.
 async fn decide<'a>(
     member: &Member,
     proposal: &Proposal,
+    plan: &Plan,
     ceremony: &Driver<Ceremony, CeremonyHost>,
     events: &mut mpsc::UnboundedReceiver<CeremonyEvent>,
-    publisher: impl Fn() -> Publisher<'a>,
+    publisher: impl Fn(ReferenceString) -> Publisher<'a>,
     stop: &CancellationToken,
 ) -> Result<Decision, CeremonyError> {
     let mut certificate: Option<FinishCertificate> = None;
@@ -349,8 +344,13 @@ async fn decide<'a>(
                     // Expired since then: the share is void, and what the machine says next is why.
                     let Some(share) = share.ok().flatten() else { continue };
                     certificate = Some((*finished).clone());
-                    let publisher = publisher();
-                    publishing = Some(Box::pin(async move { publisher.run(&finished, share).await }));
+                    let publisher = &publisher;
+                    publishing = Some(Box::pin(async move {
+                        match reference_string(plan, ceremony).await {
+                            Ok(reference) => publisher(reference).run(&finished, share).await,
+                            Err(error) => error,
+                        }
+                    }));
                 }
                 Some(CeremonyEvent::Complete(outcome)) => return Ok(Decision::Completed(outcome)),
                 Some(CeremonyEvent::Abort(report)) => {
@@ -430,12 +430,4 @@ fn seat(member: &Member, proposal: &Proposal) -> Option<veil_protocol_spec::Part
     let public = member.options.identity.public();
     let position = proposal.roster.iter().position(|identity| *identity == public)?;
     veil_protocol_spec::ParticipantIndex::new(u8::try_from(position).ok()? + 1).ok()
-}
-
-struct AbortOnDrop(AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }

@@ -104,7 +104,6 @@ pub(crate) fn publication(
         key_set,
         transcript_root: certificate.root,
         reference_string: reference.digest,
-        reference_string_origin: reference.origin,
     }
 }
 

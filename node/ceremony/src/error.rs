@@ -96,19 +96,9 @@ pub enum CeremonyError {
         "{0} holds another publication that this member signed in this attempt; it signs no second one"
     )]
     OtherPublication(PathBuf),
-    /// The publication's reference string was made by one party.
-    #[error(
-        "the reference string was made by one party, which could forge proofs with it; this member signs such a publication only with committee.insecure_reference_string = true"
-    )]
-    InsecureReferenceString,
-    /// It is not the ceremony's.
+    /// It cannot be made or kept.
     #[error(transparent)]
     ReferenceString(ReferenceStringError),
-    /// The key is published, and what its telemetry proofs rest on is not here.
-    #[error(
-        "the key is published, but the reference string {0} is missing or damaged (see the log); remove the file and run `veil ceremony join` again while participant 1 is there"
-    )]
-    NoReferenceString(PathBuf),
     /// The proof of possession.
     #[error("the proof of possession: {0}")]
     Signing(#[from] SigningError),

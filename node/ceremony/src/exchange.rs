@@ -1,5 +1,5 @@
-//! What members tell each other around a ceremony: facts before it, the reference string's name, and
-//! the signatures of the publication after it. A machine like the others, on the publication
+//! What members tell each other around a ceremony: facts before it, and the signatures of the
+//! publication after it. A machine like the others, on the publication
 //! protocol.
 //!
 //! # Messages
@@ -16,7 +16,7 @@ use veil_committee_machine::{Effect, Machine, Millis, Verdict};
 use veil_protocol_spec::{
     Attempt, CeremonyId, CodecError, Committee, KeccakDigest, ParticipantIndex, PublicIdentity,
     Signature, Wire,
-    publication::{ExchangeBody, ExchangeMessage, Facts, ReferenceString},
+    publication::{ExchangeBody, ExchangeMessage, Facts},
 };
 
 use crate::preflight::Answer;
@@ -36,9 +36,6 @@ pub(crate) enum ExchangeFault {
     /// Too long, of another version, or not a publication message.
     #[error(transparent)]
     Codec(#[from] CodecError),
-    /// The reference string from somebody else than participant 1.
-    #[error("only participant 1 names the reference string")]
-    NotTheFirst,
     /// A signature that does not verify.
     #[error("its signature of the publication is wrong")]
     Signature,
@@ -49,8 +46,6 @@ pub(crate) enum ExchangeFault {
 pub(crate) enum ExchangeEffect {
     /// Everybody's facts are here.
     AllFacts,
-    /// Participant 1 has named the reference string.
-    Reference(ReferenceString),
     /// All members signed this publication; by seat.
     Signed(Vec<Signature>),
     /// A member signed another publication than this member did.
@@ -83,8 +78,6 @@ pub(crate) struct Exchange {
     config: ExchangeConfig,
     want_facts: bool,
     answers: BTreeMap<ParticipantIndex, Answer>,
-    want_reference: bool,
-    reference: Option<ReferenceString>,
     publication: Option<(KeccakDigest, Signature)>,
     signatures: BTreeMap<ParticipantIndex, (KeccakDigest, Signature)>,
     told_of: BTreeSet<ParticipantIndex>,
@@ -101,8 +94,6 @@ impl Exchange {
             config,
             want_facts: false,
             answers: BTreeMap::new(),
-            want_reference: false,
-            reference: None,
             publication: None,
             signatures: BTreeMap::new(),
             told_of: BTreeSet::new(),
@@ -123,17 +114,6 @@ impl Exchange {
     #[must_use]
     pub(crate) const fn answers(&self) -> &BTreeMap<ParticipantIndex, Answer> {
         &self.answers
-    }
-
-    /// Participant 1's reference string is ready for the others.
-    pub(crate) const fn announce(&mut self, reference: ReferenceString) {
-        self.reference = Some(reference);
-    }
-
-    /// Asks participant 1 for the reference string; then [`ExchangeEffect::Reference`].
-    pub(crate) fn ask_reference(&mut self, now: Millis) {
-        self.want_reference = true;
-        self.ask(now);
     }
 
     /// Gives this member's signature to the others and asks for theirs; then
@@ -187,12 +167,6 @@ impl Exchange {
             for j in self.unanswered() {
                 asked = true;
                 self.say(Some(j), ExchangeBody::AskFacts(wall));
-            }
-        }
-        if self.want_reference && self.reference.is_none() {
-            asked = true;
-            if let Some(first) = self.config.committee.participants().next() {
-                self.say(Some(first), ExchangeBody::AskReference);
             }
         }
         if self.publication.is_some() {
@@ -266,21 +240,6 @@ impl Machine for Exchange {
                 let clock_difference = difference.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
                 self.answers.insert(from, Answer { facts, clock_difference, round_trip });
                 self.check_facts();
-            }
-            ExchangeBody::AskReference => {
-                if let Some(reference) = self.reference.filter(|_| self.config.me.get() == 1) {
-                    self.say(Some(from), ExchangeBody::Reference(reference));
-                }
-            }
-            ExchangeBody::Reference(reference) => {
-                if from.get() != 1 {
-                    return Verdict::Fault(ExchangeFault::NotTheFirst);
-                }
-                if self.reference.is_none() && self.want_reference {
-                    self.reference = Some(reference);
-                    let named = ExchangeEffect::Reference(reference);
-                    self.effects.push_back(Effect::Special(named));
-                }
             }
             ExchangeBody::AskSignature => {
                 if let Some((digest, signature)) = self.publication {

@@ -126,8 +126,6 @@ impl FinishedKey {
 
 #[cfg(test)]
 mod tests {
-    use veil_protocol_spec::scheduling::ReferenceStringOrigin;
-
     use super::*;
 
     #[test]
@@ -145,12 +143,7 @@ mod tests {
                 participant: ParticipantIndex::new(1).unwrap(),
                 key_set: KeySetDigest([1; 32]),
                 transcript_root: digest,
-                reference_string: ReferenceString {
-                    digest,
-                    file: digest,
-                    bytes: 0,
-                    origin: ReferenceStringOrigin::Committee,
-                },
+                reference_string: ReferenceString { digest, file: digest, bytes: 0 },
                 folder: FinishedKey::attempt_folder(&before, epoch, attempt),
             };
             key.save(&before).unwrap();

@@ -12,7 +12,7 @@
 //! | `key-share-<j>.age.void`, `void-since` | the share of an attempt that made no key, until that is beyond doubt; the block in which it was seen |
 //! | `publication.bin` | the one publication this member signed |
 //! | `nonces.redb`, `restarts` | of the proof of possession |
-//! | `reference-string.bin`, `reference-string.json` | what telemetry proofs rest on; its name |
+//! | `reference-string.bin` | what telemetry proofs rest on |
 //! | `transcript.bin` | every broadcast message, once the key is valid |
 //! | `aborted/messages-<j>.bin` | after an abort: the messages this member holds, as evidence |
 //! | `backup-head.bin` | of a share that was brought back: what its backup said of it, in place of the transcript |
@@ -36,9 +36,8 @@ use veil_node_storage::{
     keystore::{KeystoreError, Passphrase, read_secret, write_key_share, write_secret},
 };
 use veil_protocol_spec::{
-    Attempt, Epoch, MAX_PARTICIPANTS, ParticipantIndex, Wire,
-    ceremony::CeremonyParameters,
-    publication::{Publication, ReferenceString},
+    Attempt, Epoch, MAX_PARTICIPANTS, ParticipantIndex, Wire, ceremony::CeremonyParameters,
+    publication::Publication,
 };
 use zeroize::Zeroizing;
 
@@ -110,26 +109,6 @@ impl AttemptFolder {
 
     pub(crate) fn reference_string(&self) -> PathBuf {
         self.path.join("reference-string.bin")
-    }
-
-    /// Records which reference string this member has, before it signs a publication with it: once
-    /// the key is published, nobody may be left to ask.
-    pub(crate) fn name_reference_string(&self, named: &ReferenceString) -> io::Result<()> {
-        let text = serde_json::to_vec_pretty(named).map_err(io::Error::from)?;
-        replace(&self.reference_string_name(), &text)
-    }
-
-    /// What [`Self::name_reference_string`] recorded.
-    pub(crate) fn named_reference_string(&self) -> io::Result<Option<ReferenceString>> {
-        match fs::read(self.reference_string_name()) {
-            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).map_err(io::Error::from)?)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn reference_string_name(&self) -> PathBuf {
-        self.path.join("reference-string.json")
     }
 
     fn seed_file(&self) -> PathBuf {

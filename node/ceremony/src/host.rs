@@ -11,7 +11,6 @@ use veil_node_storage::{journal::Journal, keystore::Passphrase};
 use veil_protocol_spec::{
     Attempt, Signature,
     ceremony::{CeremonyParameters, Round, SignedMessage},
-    publication::ReferenceString,
 };
 
 use crate::{
@@ -114,7 +113,6 @@ impl Host<Ceremony> for CeremonyHost {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ExchangeState {
     pub(crate) all_facts: bool,
-    pub(crate) reference: Option<ReferenceString>,
     pub(crate) signatures: Option<Vec<Signature>>,
 }
 
@@ -128,7 +126,6 @@ impl Host<Exchange> for ExchangeHost {
     fn carry_out(&mut self, effect: ExchangeEffect, _: &Exchange) -> Result<(), HostError> {
         self.0.send_modify(|state| match effect {
             ExchangeEffect::AllFacts => state.all_facts = true,
-            ExchangeEffect::Reference(reference) => state.reference = Some(reference),
             ExchangeEffect::Signed(signatures) => state.signatures = Some(signatures),
             ExchangeEffect::OtherPublication(participant) => {
                 tracing::error!(

@@ -10,7 +10,7 @@
 //! 2. Pre-flight ([`Preflight`]): everybody is reachable, runs the same build, has the same time, and
 //!    room on disk and in memory. Left out when the attempt goes on after a restart.
 //! 3. The ceremony's machine. Its seed is on disk, encrypted, before anything is sent.
-//! 4. After FINISH: the reference string, the signatures of all members under one publication, the
+//! 4. After FINISH: the reference string as a file, the signatures of all members under one publication, the
 //!    new group's proof of possession, the publication.
 //! 5. The chain's decision goes to the machine; the key is valid or its share is destroyed.
 //!
@@ -28,7 +28,6 @@
 pub mod offline;
 
 mod attempt;
-mod bringer;
 mod commit_point;
 mod error;
 mod exchange;
@@ -45,7 +44,6 @@ mod propose;
 mod publish;
 mod reference_string;
 pub mod show;
-mod single_party;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -60,8 +58,7 @@ pub use self::{
     p2p_transport::{P2pTransport, P2pTransports},
     preflight::{Needs, Preflight, PreflightFault, PreflightRow, build_fingerprint, own_facts},
     propose::{ProposeOptions, Proposed, abort, give_up_failed_attempt, propose},
-    reference_string::{ReferenceStringError, ReferenceStringSource},
-    single_party::SinglePartyReference,
+    reference_string::ReferenceStringError,
     status::{
         CeremonyProgress, CeremonyStatus, Outstanding, read_status, status_file, unix_seconds,
     },

@@ -7,8 +7,10 @@ use veil_node_chain::{
 };
 use veil_protocol_spec::{
     Attempt, Blake3Digest, ClusterId, Epoch, KeccakDigest, ParticipantIndex, PeerIdHash,
-    PublicIdentity, Signature, Wire, identity::SecretIdentity, publication::Publication,
-    scheduling::GroupSignature,
+    PublicIdentity, Signature, Wire,
+    identity::SecretIdentity,
+    publication::Publication,
+    scheduling::{GroupSignature, ReferenceStringOrigin},
 };
 
 use crate::{
@@ -102,7 +104,8 @@ impl ChainCommitPoint {
             publication.transcript_root,
             ReferenceString {
                 digest: publication.reference_string,
-                origin: publication.reference_string_origin,
+                // Derived from the transcript, like the digest: all members made it.
+                origin: ReferenceStringOrigin::Committee,
             },
         )
         .map_err(|error| refused(&error))

@@ -8,10 +8,7 @@ use veil_node_driver::{AnyTransports, Transports};
 use veil_node_storage::{data_dir::DataDir, keystore::Passphrase};
 use veil_protocol_spec::{domain, identity::SecretIdentity, scheduling::ClusterScope};
 
-use crate::{
-    commit_point::CommitPointChain, reference_string::ReferenceStringSource,
-    status::CeremonyProgress,
-};
+use crate::{commit_point::CommitPointChain, status::CeremonyProgress};
 
 /// How long a member waits for what.
 #[derive(Clone, Copy, Debug)]
@@ -61,9 +58,6 @@ pub struct MemberOptions {
     pub scope: ClusterScope,
     /// Name of the FHE parameter set that this member takes part with, and no other.
     pub parameters: String,
-    /// Sign a publication whose reference string one party made. **Insecure**: that party can forge
-    /// telemetry proofs, and learn bits of the key with them.
-    pub insecure_reference_string: bool,
     /// How long it waits for what.
     pub timing: CeremonyTiming,
 }
@@ -78,8 +72,6 @@ pub struct Member<T: Transports = AnyTransports> {
     pub transports: T,
     /// The chain.
     pub chain: Arc<dyn CommitPointChain>,
-    /// Where the reference string comes from.
-    pub reference: Arc<dyn ReferenceStringSource>,
     /// Shows how far it is.
     pub status: CeremonyProgress,
 }
@@ -92,7 +84,6 @@ impl<T: Transports> Member<T> {
             data: Arc::clone(&self.data),
             transports: AnyTransports::new(self.transports.clone()),
             chain: Arc::clone(&self.chain),
-            reference: Arc::clone(&self.reference),
             status: self.status.clone(),
         }
     }

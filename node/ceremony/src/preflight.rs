@@ -13,7 +13,6 @@ use veil_protocol_spec::{
     ceremony::{CeremonyMessage, CeremonyParameters},
     domain,
     publication::Facts,
-    scheduling::ReferenceStringOrigin,
 };
 
 /// What members that compute the same bytes have in common: program version, protocol versions, the
@@ -60,7 +59,7 @@ impl Needs {
 
 /// This process's own facts.
 #[must_use]
-pub fn own_facts(params: &ParameterSet, data_dir: &Path, accepts_single_party: bool) -> Facts {
+pub fn own_facts(params: &ParameterSet, data_dir: &Path) -> Facts {
     // Not knowing is no reason to refuse.
     let free_memory = sysinfo::System::new().map_or(u64::MAX, |mut system| {
         system.refresh_memory();
@@ -71,7 +70,6 @@ pub fn own_facts(params: &ParameterSet, data_dir: &Path, accepts_single_party: b
         fingerprint: build_fingerprint(params),
         free_disk: free_disk(data_dir),
         free_memory,
-        accepts_single_party,
     }
 }
 
@@ -136,11 +134,6 @@ pub enum PreflightFault {
         /// Needed.
         needed: u64,
     },
-    /// It would refuse to sign.
-    #[error(
-        "refuses a reference string made by one party: set committee.insecure_reference_string = true there if that is meant"
-    )]
-    ReferenceString,
 }
 
 /// One member's row of the table.
@@ -170,14 +163,13 @@ impl Preflight {
         mine: &Facts,
         answers: &BTreeMap<ParticipantIndex, Answer>,
         needs: Needs,
-        origin: ReferenceStringOrigin,
     ) -> Self {
         let row = |(i, identity): (usize, &PublicIdentity)| {
             let participant = ParticipantIndex::new(i as u8 + 1).ok()?;
             let faults = if participant == me {
-                own_faults(mine, needs, origin)
+                own_faults(mine, needs)
             } else if let Some(answer) = answers.get(&participant) {
-                let mut faults = own_faults(&answer.facts, needs, origin);
+                let mut faults = own_faults(&answer.facts, needs);
                 if answer.facts.fingerprint != mine.fingerprint {
                     faults.push(PreflightFault::Build {
                         theirs: answer.facts.version.clone(),
@@ -204,16 +196,13 @@ impl Preflight {
     }
 }
 
-fn own_faults(facts: &Facts, needs: Needs, origin: ReferenceStringOrigin) -> Vec<PreflightFault> {
+fn own_faults(facts: &Facts, needs: Needs) -> Vec<PreflightFault> {
     let mut faults = Vec::new();
     if facts.free_disk < needs.disk {
         faults.push(PreflightFault::Disk { free: facts.free_disk, needed: needs.disk });
     }
     if facts.free_memory < needs.memory {
         faults.push(PreflightFault::Memory { free: facts.free_memory, needed: needs.memory });
-    }
-    if origin == ReferenceStringOrigin::SingleParty && !facts.accepts_single_party {
-        faults.push(PreflightFault::ReferenceString);
     }
     faults
 }

@@ -1,7 +1,7 @@
 //! From FINISH to the chain: the members sign one publication, the new group proves that it has its
 //! key, and one of them publishes.
 //!
-//! 1. The reference string is named by participant 1 and is here.
+//! 1. The reference string that the members made is kept as a file, and its digest goes into the publication.
 //! 2. Sign the publication (recorded first, never another in this attempt), collect all n signatures.
 //! 3. A FROST session of the new group over the possession digest.
 //! 4. Member j waits j-1 steps of a backoff, looks at the chain, and publishes unless it is done: so
@@ -26,7 +26,6 @@ use veil_node_driver::{Channel, Control, Driver, DriverConfig, NonceHost, NonceS
 use veil_protocol_spec::{
     Signature, Slot,
     publication::{Publication, ReferenceString},
-    scheduling::ReferenceStringOrigin,
 };
 
 use crate::{
@@ -36,7 +35,6 @@ use crate::{
     folder::AttemptFolder,
     host::ExchangeState,
     options::Member,
-    reference_string::check_origin,
 };
 
 /// Doublings of the pause between two tries to publish.
@@ -50,7 +48,7 @@ pub(crate) struct Publisher<'a> {
     pub(crate) config: DriverConfig,
     pub(crate) exchange: Control<Exchange>,
     pub(crate) state: watch::Receiver<ExchangeState>,
-    pub(crate) reference: watch::Receiver<Option<ReferenceString>>,
+    pub(crate) reference: ReferenceString,
 }
 
 impl Publisher<'_> {
@@ -73,16 +71,6 @@ impl Publisher<'_> {
         share: Arc<KeyShare>,
     ) -> Result<std::convert::Infallible, CeremonyError> {
         let status = &self.member.status;
-        status.step("reference-string", (0, 1), Vec::new());
-        let here = self.reference.wait_for(Option::is_some).await.ok().and_then(|here| *here);
-        let reference = here.ok_or_else(stopped)?;
-        check_origin(&reference, self.member.reference.origin())
-            .map_err(CeremonyError::ReferenceString)?;
-        if reference.origin == ReferenceStringOrigin::SingleParty
-            && !self.member.options.insecure_reference_string
-        {
-            return Err(CeremonyError::InsecureReferenceString);
-        }
         let group_share = share.frost().map_err(CeremonyError::KeyShare)?;
         let key_set = share.origin().key_set;
         let group = group_share.public().clone();
@@ -91,7 +79,7 @@ impl Publisher<'_> {
             certificate,
             key_set,
             &group,
-            &reference,
+            &self.reference,
         );
         let digest = self.member.chain.publication_digest(&publication)?;
         self.folder.bind_publication(&publication)?;

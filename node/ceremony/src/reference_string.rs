@@ -1,87 +1,61 @@
-//! The reference string that telemetry proofs rest on. Its digest is published with the key, so it
-//! must exist before that.
+//! The reference string that telemetry proofs rest on: a file of its own, since workers fetch it. Its bytes
+//! are a function of the transcript, so every member makes the file itself, and signs its digest.
 
-use std::path::Path;
+use std::{fs, io, path::Path};
 
-use async_trait::async_trait;
 use veil_keygen_ceremony::keyset::ParameterSet;
+use veil_node_storage::durable::replace;
 use veil_protocol_spec::{
-    PublicIdentity, publication::ReferenceString, scheduling::ReferenceStringOrigin,
+    Blake3Digest,
+    domain::{REFERENCE_STRING, hash_parts},
+    publication::ReferenceString,
 };
-
-/// Where a member gets the reference string from.
-///
-/// # Security
-/// Until the committee makes it together, one party does, and could forge proofs. A member that was
-/// not told to accept that refuses to sign the publication; see
-/// [`MemberOptions::insecure_reference_string`](crate::options::MemberOptions).
-#[async_trait]
-pub trait ReferenceStringSource: Send + Sync + 'static {
-    /// Who made, or will make, the strings of this source.
-    fn origin(&self) -> ReferenceStringOrigin;
-
-    /// For participant 1: makes the string, writes it to `path` and gives it to whoever asks for its
-    /// digest. If the file is there already (after a restart), that one is taken.
-    ///
-    /// # Errors
-    /// [`ReferenceStringError`].
-    async fn make(
-        &self,
-        params: &ParameterSet,
-        path: &Path,
-    ) -> Result<ReferenceString, ReferenceStringError>;
-
-    /// For the others: gets the bytes from participant 1, checks digest and form, and writes them to
-    /// `path`, unless they are there already.
-    ///
-    /// # Errors
-    /// [`ReferenceStringError`].
-    async fn fetch(
-        &self,
-        params: &ParameterSet,
-        announced: &ReferenceString,
-        from: &PublicIdentity,
-        path: &Path,
-    ) -> Result<(), ReferenceStringError>;
-}
+use veil_reference_string::{Powers, ReferenceString as Made};
 
 /// Why there is no reference string.
 #[derive(Debug, thiserror::Error)]
 #[error("the reference string: {0}")]
 pub struct ReferenceStringError(pub String);
 
-/// "The reference string's origin is what the ceremony says, not what a file or participant 1 says": with
-/// another one, a string of one party would pass for the committee's.
+/// The file of a string with these powers, and the digest that is published.
+///
+/// # Errors
+/// [`ReferenceStringError`] if the powers are not those of a string for these parameters.
+pub(crate) fn file_of(
+    params: &ParameterSet,
+    powers: &Powers,
+) -> Result<(Blake3Digest, Vec<u8>), ReferenceStringError> {
+    if !params.makes_proofs() {
+        let powers = powers.to_bytes();
+        return Ok((Blake3Digest(hash_parts(REFERENCE_STRING, &[&powers])), powers));
+    }
+    let mut file = Vec::new();
+    let made = Made::made_of(powers, params.pke()).map_err(|error| named(&error))?;
+    made.write(&mut file).map_err(|error| named(&error))?;
+    Ok((made.digest(), file))
+}
+
+/// Writes the file of the string that the members made, unless it is there, and names it. The powers are the
+/// machine's, which has checked them.
 ///
 /// # Errors
 /// [`ReferenceStringError`].
-pub(crate) fn check_origin(
-    named: &ReferenceString,
-    origin: ReferenceStringOrigin,
-) -> Result<(), ReferenceStringError> {
-    if named.origin == origin {
-        return Ok(());
+pub(crate) fn keep(
+    params: &ParameterSet,
+    powers: &[u8],
+    path: &Path,
+) -> Result<ReferenceString, ReferenceStringError> {
+    let powers = Powers::read(params.reference_string(), powers).map_err(|error| named(&error))?;
+    let (digest, bytes) = file_of(params, &powers)?;
+    let shown = |error: io::Error| named(&format!("{}: {error}", path.display()));
+    match fs::read(path) {
+        Ok(found) if found == bytes => {}
+        _ => replace(path, &bytes).map_err(shown)?,
     }
-    let text =
-        format!("its origin is given as {:?}, in this ceremony it is {origin:?}", named.origin);
-    Err(ReferenceStringError(text))
+    let file = Blake3Digest(*blake3::hash(&bytes).as_bytes());
+    Ok(ReferenceString { digest, file, bytes: bytes.len() as u64 })
 }
 
-#[cfg(test)]
-mod tests {
-    use veil_protocol_spec::Blake3Digest;
-
-    use super::*;
-
-    #[test]
-    fn a_string_of_one_party_does_not_pass_for_the_committees() {
-        use ReferenceStringOrigin::{Committee, SingleParty};
-        let digest = Blake3Digest([1; 32]);
-        let named = |origin| ReferenceString { digest, file: digest, bytes: 1, origin };
-        assert!(check_origin(&named(SingleParty), SingleParty).is_ok());
-        assert!(check_origin(&named(Committee), Committee).is_ok());
-        let refused = check_origin(&named(Committee), SingleParty).unwrap_err().to_string();
-        assert!(refused.contains("Committee") && refused.contains("SingleParty"), "{refused}");
-        assert!(check_origin(&named(SingleParty), Committee).is_err());
-    }
+fn named(error: &dyn core::fmt::Display) -> ReferenceStringError {
+    ReferenceStringError(error.to_string())
 }

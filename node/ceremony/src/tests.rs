@@ -16,7 +16,7 @@ use veil_protocol_spec::{
     ceremony::{AbortReason, SignedMessage},
 };
 
-use self::doubles::{TestChain, TestSource, identity, roster, scope, timing};
+use self::doubles::{TestChain, identity, roster, scope, timing};
 use super::*;
 use crate::folder::VOID_DEPTH;
 
@@ -28,7 +28,6 @@ mod unsettled;
 struct Cluster {
     network: MemoryNetwork,
     chain: TestChain,
-    source: TestSource,
     folder: tempfile::TempDir,
     timing: CeremonyTiming,
     passphrase: Passphrase,
@@ -64,7 +63,6 @@ impl Cluster {
         let cluster = Self {
             network: MemoryNetwork::default(),
             chain: TestChain::new(),
-            source: TestSource::default(),
             folder: tempfile::tempdir().unwrap(),
             timing: timing(),
             passphrase: Passphrase::random(),
@@ -96,14 +94,12 @@ impl Cluster {
                 identity: identity(j),
                 passphrase: self.passphrase.clone(),
                 scope: scope(),
-                parameters: "insecure-test".to_owned(),
-                insecure_reference_string: true,
+                parameters: "insecure-short".to_owned(),
                 timing: self.timing,
             },
             data: Arc::new(data),
             transports: self.network.of(j),
             chain: Arc::new(chain),
-            reference: Arc::new(self.source.clone()),
             status: CeremonyProgress::default(),
         }
     }
@@ -156,13 +152,16 @@ async fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     tokio::time::timeout(PATIENCE, looking).await.unwrap_or_else(|_| panic!("not in time: {what}"))
 }
 
-const STEPS: [&str; 20] = [
+const STEPS: [&str; 23] = [
     "preflight",
     "commit",
     "commit-echo",
     "deal",
     "confirm",
     "confirm-echo",
+    "reference-string",
+    "reference-string-echo",
+    "check-reference-string",
     "compute-bits",
     "bits-root",
     "bits-root-echo",
@@ -181,7 +180,6 @@ const STEPS: [&str; 20] = [
 
 fn rank(step: &str) -> Option<usize> {
     let step = match step {
-        "reference-string" => "publication",
         "publish" => "possession",
         other => other,
     };
@@ -232,8 +230,9 @@ async fn four_members_make_one_key_and_anyone_can_verify_it() {
         assert_eq!(FinishedKey::load(&cluster.data_dir(j), key.epoch).unwrap().as_ref(), Some(key));
     }
     let verified = crate::offline::archive::verify(&keys[1].folder, |_, _| {}).unwrap();
-    assert_eq!(verified.digest, keys[0].key_set);
-    assert_eq!(verified.certificate.root, transcript_root);
+    assert_eq!(verified.transcript.digest, keys[0].key_set);
+    assert_eq!(verified.transcript.certificate.root, transcript_root);
+    assert!(keys.iter().all(|key| key.reference_string.digest == verified.reference_string));
     assert_eq!(
         read_status(&cluster.data_dir(seat(3))).unwrap().outcome.as_deref(),
         Some("completed")
@@ -386,7 +385,7 @@ async fn an_aborted_attempt_is_followed_by_the_next_one() {
     let options = ProposeOptions {
         scope: scope(),
         committee: Committee::new(4).unwrap(),
-        parameters: "insecure-test".to_owned(),
+        parameters: "insecure-short".to_owned(),
         duration: Duration::from_secs(600),
         attempts: 1,
         wait: true,
@@ -413,25 +412,16 @@ async fn who_is_not_ready_is_named_before_anything_starts() {
     for j in seats().take(2) {
         running.push(cluster.start(j, 1).await);
     }
-    let mut refuser = cluster.member(seat(3), cluster.chain.of(seat(3))).await;
-    refuser.options.insecure_reference_string = false;
-    let refuser = tokio::spawn(async move { join(&refuser, 1, &CancellationToken::new()).await });
     for running in running {
         let error = outcome(running).await.unwrap_err();
         let CeremonyError::Preflight(report) = &error else { panic!("{error}") };
         let faults: Vec<_> = report.members.iter().map(|row| row.faults.clone()).collect();
         assert_eq!(
             faults,
-            [
-                vec![],
-                vec![],
-                vec![PreflightFault::ReferenceString],
-                vec![PreflightFault::Unreachable]
-            ]
+            [vec![], vec![], vec![PreflightFault::Unreachable], vec![PreflightFault::Unreachable]]
         );
         assert!(error.to_string().contains("participant  4"), "{error}");
     }
-    assert!(matches!(in_time(refuser).await.unwrap(), Err(CeremonyError::Preflight(_))));
     assert!(!cluster.attempt_folder(seat(1), 0).join("seed.age").exists());
 }
 
@@ -452,8 +442,8 @@ async fn a_proposal_that_is_not_for_this_member_is_refused() {
     change(|proposal| proposal.context = ceremony_context(&scope()));
     change(|proposal| proposal.parameters = "production".to_owned());
     let text = refused(cluster.start(seat(1), 1).await).await;
-    assert!(text.contains("configured for insecure-test"), "{text}");
-    change(|proposal| proposal.parameters = "insecure-test".to_owned());
+    assert!(text.contains("configured for insecure-short"), "{text}");
+    change(|proposal| proposal.parameters = "insecure-short".to_owned());
     change(|proposal| proposal.parameters_digest.0[0] ^= 1);
     refused(cluster.start(seat(1), 1).await).await;
     change(|proposal| proposal.parameters_digest.0[0] ^= 1);

@@ -361,8 +361,7 @@ fn frost(signature: &GroupSignature) -> Result<FrostSignature, ChainError> {
 pub(crate) const fn origin(number: u8) -> Result<ReferenceStringOrigin, ChainError> {
     match number {
         0 => Ok(ReferenceStringOrigin::Committee),
-        1 => Ok(ReferenceStringOrigin::SingleParty),
-        _ => Err(ChainError::Unexpected("another origin of the reference string")),
+        _ => Err(ChainError::Unexpected("a reference string that the committee did not make")),
     }
 }
 

@@ -268,7 +268,7 @@ pub struct CeremonyAttempt {
 pub struct ReferenceString {
     /// Digest of its bytes.
     pub digest: Blake3Digest,
-    /// Whether the committee or a single party made it.
+    /// Who made it.
     pub origin: ReferenceStringOrigin,
 }
 

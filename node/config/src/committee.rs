@@ -10,8 +10,6 @@ use super::ConfigError;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CommitteeSection {
-    /// Accept a reference string made by one party.
-    pub insecure_reference_string: bool,
     /// Name of the FHE parameter set that a ceremony may use.
     pub parameters: String,
     /// How long telemetry stays good.
@@ -27,7 +25,6 @@ pub struct CommitteeSection {
 impl Default for CommitteeSection {
     fn default() -> Self {
         Self {
-            insecure_reference_string: false,
             parameters: "production".to_owned(),
             telemetry_max_age_seconds: 120,
             propose_timeout_seconds: 10,

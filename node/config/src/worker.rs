@@ -153,8 +153,6 @@ pub struct WorkerSection {
     pub telemetry_interval_seconds: u64,
     /// Hold no evaluation key, and audit nothing. The registration must say so too.
     pub light: bool,
-    /// Prove under a reference string made by one party.
-    pub insecure_reference_string: bool,
     /// The most it offers.
     pub offer: OfferSection,
     /// What it accepts.
@@ -180,7 +178,6 @@ impl Default for WorkerSection {
             key_set: None,
             telemetry_interval_seconds: 30,
             light: false,
-            insecure_reference_string: false,
             offer: OfferSection::default(),
             accept: AcceptSection::default(),
         }

@@ -72,11 +72,6 @@ pub enum EpochError {
     /// The parameters' name.
     #[error(transparent)]
     Parameters(#[from] UnknownParameters),
-    /// The reference string was made by one party, and nobody said that this is acceptable.
-    #[error(
-        "the telemetry proofs of this cluster rest on a reference string that ONE PARTY made and could forge proofs with; if that is acceptable here, set insecure_reference_string = true"
-    )]
-    InsecureReferenceString,
     /// The key set.
     #[error("{path}: {source}")]
     KeySet {
@@ -231,7 +226,6 @@ impl ActiveEpoch {
         cluster: &Cluster,
         key: PublishedKey,
         material: Material,
-        accept_insecure: bool,
         telemetry_max_age: UnixMillis,
         retention: Retention,
     ) -> Result<Arc<Self>, EpochError> {
@@ -241,14 +235,6 @@ impl ActiveEpoch {
             return Err(EpochError::Published("its committee is not registered any more"));
         }
         let origin = key.reference_string.origin;
-        if origin == ReferenceStringOrigin::SingleParty {
-            if !accept_insecure {
-                return Err(EpochError::InsecureReferenceString);
-            }
-            tracing::warn!(
-                "INSECURE: telemetry proofs rest on a reference string that one party made; every certificate says so"
-            );
-        }
         let attempt = cluster
             .chain
             .ceremony_attempt(cluster.scope.cluster, key.epoch, key.attempt)

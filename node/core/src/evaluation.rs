@@ -8,6 +8,8 @@
 //!    Encrypted requests of jobs are verified and expanded ([`crate::epoch::requests`]).
 //! 3. The circuit, step by step, on the threads of the evaluation pool.
 
+mod error;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
@@ -20,16 +22,15 @@ use veil_committee_slot::{
     pool::Verified,
     rollout::homes::{host_volumes, inherits, predecessor},
 };
-use veil_node_chain::ChainError;
 use veil_node_p2p::{Network, PublishError, Topic};
-use veil_node_process::{evaluation_pool::NoThreads, unix_now};
+use veil_node_process::unix_now;
 use veil_node_storage::{inputs::InputsError, jobs::Jobs};
 use veil_protocol_spec::{
     Blake3Digest, PeerIdHash, Wire,
     identity::SecretIdentity,
     scheduling::{
-        Assignments, ClusterState, EvaluationBody, EvaluationReport, JobSpec, Manifest,
-        PolicyError, Telemetry, TelemetryEntry,
+        Assignments, ClusterState, EvaluationBody, EvaluationReport, JobSpec, Manifest, Telemetry,
+        TelemetryEntry,
     },
     sync::{SyncAnswer, SyncRequest},
 };
@@ -37,72 +38,17 @@ use veil_scheduler::{
     Cancellation, EncryptedQuantities, EvaluateError, EvaluationKey, Outputs, slot::SlotEvaluation,
     threshold::Inputs,
 };
-use veil_scheduler_plan::{
-    inputs::PublicInputs,
-    outcome::{DecodeError, openings},
-};
+use veil_scheduler_plan::{inputs::PublicInputs, outcome::openings};
 
 use crate::{
     cluster::{Peers, Views},
-    epoch::{ActiveEpoch, Expanded, TelemetryRefusal, requests::RequestRefusal},
+    epoch::{ActiveEpoch, Expanded},
 };
+
+pub use error::EvaluationError;
 
 /// Inputs fetched at once.
 const FETCH_AT_ONCE: usize = 4;
-
-/// Why a manifest was not evaluated.
-#[derive(Debug, thiserror::Error)]
-pub enum EvaluationError {
-    /// The registry as of the manifest's block.
-    #[error(transparent)]
-    Chain(#[from] ChainError),
-    /// A body that nobody has.
-    #[error(
-        "no peer has the body of job {0}, which the manifest lists as pending, or which keeps the data of one"
-    )]
-    NoJob(Blake3Digest),
-    /// A message that nobody has.
-    #[error("no peer has telemetry {digest} of {sender}, which the manifest names")]
-    NoTelemetry {
-        /// Whose.
-        sender: PeerIdHash,
-        /// Which.
-        digest: Blake3Digest,
-    },
-    /// Its proof does not hold: more than t members have locked something they did not verify.
-    #[error("the manifest names telemetry that must not be computed on: {0}")]
-    Telemetry(#[from] TelemetryRefusal),
-    /// The policy is not of this build's form, or needs what is not distributed yet.
-    #[error("the cluster's policy: {0}; `veil chain policy set` replaces it")]
-    Policy(#[from] PolicyError),
-    /// A state that this node does not have.
-    #[error("the certificate that the manifest builds on is not here yet")]
-    Behind,
-    /// There is no evaluation key.
-    #[error("this node is a light worker: it evaluates nothing")]
-    Light,
-    /// What was kept for it.
-    #[error(transparent)]
-    Kept(#[from] InputsError),
-    /// Only a member has where to.
-    #[error("this node is no member: it keeps no inputs, and votes for no manifest")]
-    KeepsNone,
-    /// Its proof does not hold: more than t members have locked something they did not verify.
-    #[error("the manifest lists a job that must not be computed on: {0}")]
-    Request(#[from] RequestRefusal),
-    /// The circuit.
-    #[error(transparent)]
-    Evaluate(#[from] EvaluateError),
-    /// How the slot has ended is nothing that its manifest can come to.
-    #[error(transparent)]
-    Outcome(#[from] DecodeError),
-    /// There is nothing to run it on.
-    #[error(transparent)]
-    Threads(#[from] NoThreads),
-    /// The runtime is shutting down.
-    #[error("the evaluation was cut off")]
-    Stopped,
-}
 
 /// A manifest that is being evaluated, step by step.
 #[derive(Clone, Debug)]

@@ -303,19 +303,12 @@ impl Node {
         &self,
         key: PublishedKey,
         material: Material,
-        accept_insecure: bool,
         telemetry_max_age: UnixMillis,
     ) -> Result<Option<Arc<ActiveEpoch>>, StartError> {
         self.progress.stage("getting key set and reference string, and expanding them", []);
         let cluster = &self.cluster;
-        let prepared = ActiveEpoch::prepare(
-            cluster,
-            key,
-            material,
-            accept_insecure,
-            telemetry_max_age,
-            self.retention,
-        );
+        let prepared =
+            ActiveEpoch::prepare(cluster, key, material, telemetry_max_age, self.retention);
         let epoch = tokio::select! {
             epoch = prepared => epoch?,
             () = self.stop.cancelled() => return Ok(None),

@@ -82,7 +82,7 @@ impl Reporter {
     /// Everything in the node's registry, as text.
     #[must_use]
     pub fn metrics(&self) -> String {
-        let ready = self.progress.notes().takes_part;
+        let ready = self.readiness().ready;
         self.metrics.text_with(Measured { status: self.status(), ready })
     }
 
@@ -123,9 +123,6 @@ impl Reporter {
             engine: notes.engine.clone(),
             participant: seat,
             key_set: epoch.as_ref().map(|epoch| epoch.binding.key_set),
-            insecure_reference_string: epoch.as_ref().is_some_and(|epoch| {
-                epoch.origin == veil_protocol_spec::scheduling::ReferenceStringOrigin::SingleParty
-            }),
             last_slot: state.last_slot(),
             certificate: (state.last_slot() > Slot(0)).then(|| state.last_certificate()),
             chain: joined.as_ref().map(chain),
@@ -244,12 +241,9 @@ impl Reporter {
 
 fn chain(joined: &Joined) -> ChainStatus {
     let view = joined.views.current();
-    let endpoints = joined.chain.endpoints().into_iter().map(|endpoint| EndpointStatus {
-        url: endpoint.url,
-        healthy: endpoint.healthy,
-        fault: endpoint.fault,
-        answered: endpoint.answered,
-        failed: endpoint.failed,
+    let endpoints = joined.chain.endpoints().into_iter().map(|endpoint| {
+        let veil_node_chain::EndpointStatus { url, healthy, fault, answered, failed } = endpoint;
+        EndpointStatus { url, healthy, fault, answered, failed }
     });
     ChainStatus {
         block: view.block.number,

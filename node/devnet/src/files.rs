@@ -123,16 +123,13 @@ impl NodeFiles {
         values.extend(self.api.map(|api| ("api", "listen", Value::from(api.to_string()))));
         let sample = match self.role {
             Role::Member => {
-                values.extend([
-                    ("committee", "insecure_reference_string", Value::from(true)),
-                    ("committee", "parameters", Value::from(shared.options.parameters.clone())),
-                ]);
+                let parameters = Value::from(shared.options.parameters.clone());
+                values.push(("committee", "parameters", parameters));
                 MEMBER_SAMPLE
             }
             Role::Worker => {
                 let socket = shared.options.docker_socket.display().to_string();
                 values.extend([
-                    ("worker", "insecure_reference_string", Value::from(true)),
                     ("worker", "docker_socket", Value::from(socket)),
                     // Whoever develops owns all of it.
                     ("worker", "exec", Value::from(true)),

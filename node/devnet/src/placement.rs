@@ -14,7 +14,7 @@ use veil_node_operator::{
 };
 use veil_protocol_spec::{
     Blake3Digest, Slot,
-    scheduling::{Assignment, ClusterState, Outcome, ReferenceStringOrigin, SlotRecord},
+    scheduling::{Assignment, ClusterState, Outcome, SlotRecord},
 };
 
 use crate::{
@@ -42,8 +42,6 @@ pub struct Placed {
     pub certificate_verified: bool,
     /// The roots were read back from the chain and are the same.
     pub anchored: bool,
-    /// Telemetry proofs rest on a reference string that one party made.
-    pub insecure_reference_string: bool,
     /// Which replica runs where.
     pub replicas: Vec<Place>,
 }
@@ -226,17 +224,12 @@ impl Devnet {
             )));
         }
         self.await_anchored(completing).await?;
-        let insecure = verifier
-            .bodies()
-            .iter()
-            .any(|body| body.reference_string == ReferenceStringOrigin::SingleParty);
         Ok(Placed {
             job,
             slot: completing,
             replicas_running: replicas.len(),
             certificate_verified: true,
             anchored: true,
-            insecure_reference_string: insecure,
             replicas,
         })
     }

@@ -56,7 +56,7 @@ use veil_node_api::{
 use veil_node_ceremony::P2pTransports;
 use veil_node_ceremony::{
     CeremonyError, CeremonyProgress, CeremonyTiming, ChainCommitPoint, CommitPointError,
-    FinishedKey, MemberOptions, SinglePartyReference, journals,
+    FinishedKey, MemberOptions, journals,
 };
 use veil_node_chain::PublishedKey;
 use veil_node_config::MemberConfig;
@@ -226,10 +226,9 @@ async fn serve(
     // A share that was brought back comes alone: the others have the rest.
     let files = Some(files).filter(|of| of.key_set.exists() && of.reference_string.exists());
     let max_age = UnixMillis(config.committee.telemetry_max_age_seconds.saturating_mul(1000));
-    let insecure = config.committee.insecure_reference_string;
     let stores = Arc::new(SlotStores::open(&cluster.data_dir, config.node.retention())?);
     let material = Material::Own { files, stores: Arc::clone(&stores) };
-    let Some(epoch) = node.prepare(key, material, insecure, max_age).await? else {
+    let Some(epoch) = node.prepare(key, material, max_age).await? else {
         return Ok(());
     };
     if let Some(threads) = config.committee.evaluation_threads {
@@ -415,13 +414,11 @@ async fn take_part(
             passphrase: passphrase.clone(),
             scope: cluster.scope,
             parameters: config.committee.parameters.clone(),
-            insecure_reference_string: config.committee.insecure_reference_string,
             timing: CeremonyTiming::default(),
         },
         data: Arc::clone(&node.data),
         transports: transports.clone(),
         chain: Arc::new(chain),
-        reference: Arc::new(SinglePartyReference::new(cluster.network.clone())),
         status,
     };
     let mut changes = cluster.chain.changes();

@@ -87,7 +87,6 @@ pub(crate) mod tests {
     use veil_node_ceremony::offline::{archive, simulate};
     use veil_protocol_spec::{
         Attempt, Blake3Digest, Epoch, ParticipantIndex, publication::ReferenceString,
-        scheduling::ReferenceStringOrigin,
     };
 
     use super::*;
@@ -107,7 +106,7 @@ pub(crate) mod tests {
         archive::prepare(folder).unwrap();
         let options = simulate::Options {
             committee: committee(),
-            params: ParameterSet::insecure_test(),
+            params: ParameterSet::insecure_short(),
             seed: None,
             shares: archive::shares(folder),
             fault: None,
@@ -123,12 +122,7 @@ pub(crate) mod tests {
             participant: ParticipantIndex::new(SEAT).unwrap(),
             key_set: outcome.key_set,
             transcript_root: outcome.certificate.root,
-            reference_string: ReferenceString {
-                digest,
-                file: digest,
-                bytes: 0,
-                origin: ReferenceStringOrigin::Committee,
-            },
+            reference_string: ReferenceString { digest, file: digest, bytes: 0 },
             folder: folder.to_owned(),
         }
     }

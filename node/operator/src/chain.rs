@@ -82,7 +82,7 @@ async fn describe_cluster(chain: &Chain, id: ClusterId) -> Result<Value, ChainEr
             "epoch": key.epoch.0,
             "key_set": key.key_set.to_string(),
             "group_key": key.group_key.to_string(),
-            "reference_string": key.reference_string.origin,
+            "reference_string": key.reference_string.digest,
             "published_at": key.published_at,
         })),
         "election": if settings.elected {

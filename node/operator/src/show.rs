@@ -24,9 +24,7 @@ pub fn write_status(out: &mut dyn Write, status: &Status, width: Option<usize>) 
         writeln!(out, "  waiting for {waited}")?;
     }
     if let Some(key_set) = &status.key_set {
-        let insecure =
-            status.insecure_reference_string.then_some(", INSECURE reference string of one party");
-        writeln!(out, "key set {key_set}{}", insecure.unwrap_or_default())?;
+        writeln!(out, "key set {key_set}")?;
     }
     if let Some(EngineStatus { name, version, os, architecture, filtered }) = &status.engine {
         let open = ", UNFILTERED: containers reach this host and its network";

@@ -106,7 +106,6 @@ async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
     if arguments.parameters == "insecure-test" {
         progress.say("WARNING: insecure test parameters: the encryption protects nothing");
     }
-    progress.say("WARNING: one member makes the reference string of the telemetry proofs, and could forge proofs; certificates say so");
     progress.say(&format!("folder: {}", folder.display()));
     let shown = Arc::clone(&progress);
     let handler: EventHandler = Arc::new(move |event| on_event(&shown, event));

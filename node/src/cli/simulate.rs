@@ -36,7 +36,8 @@ pub(super) struct Arguments {
     /// Size of the committee: n = 3t+1, or 1 (the "designated decryptor", for development).
     #[arg(long, env = "VEIL_MEMBERS", default_value = "4", value_parser = PossibleValuesParser::new(["1", "4", "7", "10", "13"]))]
     members: String,
-    /// FHE parameters: "production", or "insecure-test" (protects nothing, loud, fast).
+    /// FHE parameters: "production", "insecure-test" (protects nothing, loud, fast), or "insecure-short"
+    /// (faster, with a reference string that makes no proofs).
     #[arg(long, env = "VEIL_PARAMETERS", default_value = "production")]
     parameters: String,
     /// 32 bytes in hexadecimal that make the run reproducible. Whoever knows them knows the key: for

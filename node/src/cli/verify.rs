@@ -15,7 +15,7 @@ use super::{
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The folder that `veil ceremony simulate --out` made.
+    /// The folder that `veil ceremony simulate --out` or a finished ceremony made.
     dir: PathBuf,
     /// Print one JSON object.
     #[arg(long)]
@@ -32,8 +32,8 @@ fn verify(arguments: &Arguments) -> Result<Exit, Failure> {
         reporter.at("checking the share streams", done.into(), total.into());
     });
     reporter.finish();
-    let verified = match result {
-        Ok(verified) => verified,
+    let (verified, reference_string) = match result {
+        Ok(verified) => (verified.transcript, verified.reference_string),
         Err(error) if error.is_io() => return Err(error.into()),
         Err(error) => {
             let object = json!({ "verified": false, "error": error.to_string() });
@@ -51,6 +51,7 @@ fn verify(arguments: &Arguments) -> Result<Exit, Failure> {
     let object = json!({
         "verified": true,
         "keyset_digest": verified.digest,
+        "reference_string_digest": reference_string,
         "transcript_root": verified.certificate.root,
         "ceremony_id": verified.certificate.ceremony,
         "attempt": verified.certificate.attempt,
@@ -59,7 +60,8 @@ fn verify(arguments: &Arguments) -> Result<Exit, Failure> {
         "insecure": verified.params.is_insecure(),
     });
     output::show(arguments.json, &object, |out| {
-        writeln!(out, "verified: key set {}", verified.digest)
+        writeln!(out, "verified: key set {}", verified.digest)?;
+        writeln!(out, "reference string  {reference_string}")
     })?;
     Ok(Exit::Done)
 }

@@ -82,7 +82,7 @@ fn commands_end_quietly_when_nobody_reads() {
 fn a_ceremony_that_nobody_watches_is_finished() {
     for (code, fault) in [(0, &[][..]), (1, &["--fault", "silent"])] {
         for json in [&[][..], &["--json"]] {
-            let simulate = ["ceremony", "simulate", "--parameters", "insecure-test"];
+            let simulate = ["ceremony", "simulate", "--parameters", "insecure-short"];
             ends_quietly(code, &[&simulate[..], &["--no-comparison"], fault, json].concat());
         }
     }

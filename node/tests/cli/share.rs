@@ -9,7 +9,6 @@ use veil_committee_sealed::{
 use veil_protocol_spec::{
     Attempt, Blake3Digest, Committee, Epoch, KeySetDigest, ParticipantIndex,
     ceremony::CeremonyParameters, identity::SecretIdentity, publication::ReferenceString,
-    scheduling::ReferenceStringOrigin,
 };
 
 use crate::{veil, veil_with};
@@ -34,7 +33,6 @@ fn head() -> BackupHead {
             digest: Blake3Digest([10; 32]),
             file: Blake3Digest([11; 32]),
             bytes: 7,
-            origin: ReferenceStringOrigin::Committee,
         },
     }
 }

@@ -179,9 +179,8 @@ async fn work(
             .and_then(|_| link_to(given, &link))
             .map_err(|source| WorkerError::KeySet { path: given.clone(), source })?;
     }
-    let insecure = section.insecure_reference_string;
     let material = if section.light { Material::Light } else { Material::Fetched };
-    let prepared = node.prepare(key, material, insecure, TELEMETRY_MAX_AGE).await?;
+    let prepared = node.prepare(key, material, TELEMETRY_MAX_AGE).await?;
     let Some(epoch) = prepared else { return Ok(()) };
 
     let network = &cluster.network;

@@ -166,6 +166,18 @@ domains! {
     ENCRYPTED_WEIGHTS = "encrypted weights";
     /// Digest of the common reference string (CRS) of the proofs of encrypted lists.
     REFERENCE_STRING = "reference string";
+    /// Digest of the powers that a reference string is made of.
+    REFERENCE_STRING_POWERS = "reference string powers";
+    /// Weights of the check that they are powers.
+    REFERENCE_STRING_WEIGHTS = "reference string weights";
+    /// A contributor's exponent and nonce.
+    REFERENCE_STRING_SECRET = "reference string secret";
+    /// What a contributor proves something about.
+    REFERENCE_STRING_STATEMENT = "reference string statement";
+    /// The challenge of its proof.
+    REFERENCE_STRING_CHALLENGE = "reference string challenge";
+    /// Session id and domain separators of the proofs made with a string.
+    REFERENCE_STRING_LABELS = "reference string labels";
     /// Tells evaluation keys apart, by their compact public key.
     EVALUATION_KEY = "evaluation key";
     /// Fingerprint of the evaluation: what must be equal for two evaluators to get the same bits.

@@ -32,6 +32,7 @@ pub mod election;
 pub mod identity;
 pub mod ids;
 pub mod merkle;
+pub mod reference_string;
 
 pub use codec::{CodecError, Wire};
 pub use committee::{Committee, MaxFaulty, ReconstructionThreshold, SigningThreshold};

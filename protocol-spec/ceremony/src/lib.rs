@@ -16,5 +16,7 @@ pub use abort::AbortReason;
 pub use header::Header;
 pub use message::{CeremonyMessage, ChunkId, MAX_CHUNK_BYTES, MAX_SIGNED_BYTES, SignedMessage};
 pub use parameters::{CeremonyParameters, RosterError};
-pub use payload::{Commit, Confirm, Deal, DealPlaintext, Echo, Finish, Payload, Prove, StreamRoot};
+pub use payload::{
+    Commit, Confirm, Contribution, Deal, DealPlaintext, Echo, Finish, Payload, Prove, StreamRoot,
+};
 pub use round::{Round, Stream};

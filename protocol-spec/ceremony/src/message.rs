@@ -14,8 +14,8 @@ use veil_protocol_spec_base::{
     ids::{Attempt, Blake3Digest, CeremonyId, ParticipantIndex, PublicIdentity, Signature},
 };
 
-/// Longest signed message: a deal or a confirmation of a committee of 13, with room.
-pub const MAX_SIGNED_BYTES: usize = 256 << 10;
+/// Longest signed message: a contribution to the reference string, with room.
+pub const MAX_SIGNED_BYTES: usize = 1_400_000;
 /// Longest chunk of a share stream.
 pub const MAX_CHUNK_BYTES: usize = 2 << 20;
 
@@ -32,6 +32,7 @@ pub struct SignedMessage {
 
 impl Wire for SignedMessage {
     const NAME: &'static str = "SignedMessage";
+    const VERSION: u8 = 2;
     const MAX_BYTES: usize = MAX_SIGNED_BYTES;
 }
 
@@ -107,6 +108,7 @@ pub struct ChunkId {
 
 impl Wire for CeremonyMessage {
     const NAME: &'static str = "CeremonyMessage";
+    const VERSION: u8 = 2;
     const MAX_BYTES: usize = MAX_CHUNK_BYTES + 128;
     // Nothing is hashed in this form: a signed message inside is checked by its signature, a chunk
     // by the digest of its bytes.

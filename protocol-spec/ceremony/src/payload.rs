@@ -75,11 +75,21 @@ pub struct Confirm {
     pub frost_group: Bytes,
 }
 
+/// A member's powers for the reference string, raised from those of the member before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contribution {
+    /// Digest of the message that it raises; zeros in the first.
+    pub before: Blake3Digest,
+    /// The powers, encoded (`reference-string.md`).
+    pub powers: Bytes,
+    /// That the sender knows by what they were raised.
+    pub proof: Bytes,
+}
+
 /// Steps 6 and 8: commitment to a share stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamRoot {
-    /// Digest of every chunk, in order. The message that holds the list is the root: it is what is
-    /// signed and echoed.
+    /// Digest of every chunk, in order. The message that holds the list is the root: it is what is signed and echoed.
     pub chunks: Vec<Blake3Digest>,
 }
 
@@ -122,12 +132,14 @@ pub struct Finish {
 pub enum Payload {
     /// Step 1.
     Commit(Commit),
-    /// Steps 2, 5, 7, 9.
+    /// Steps 2, 5, 7, 9, and after the reference string.
     Echo(Echo),
     /// Step 3.
     Deal(Deal),
     /// Step 4.
     Confirm(Confirm),
+    /// Between steps 5 and 6.
+    ReferenceString(Contribution),
     /// Steps 6, 8.
     StreamRoot(StreamRoot),
     /// Step 10.
@@ -147,6 +159,7 @@ impl Payload {
             Self::Echo(_) => round.echoes().is_some(),
             Self::Deal(_) => matches!(round, Round::Deal),
             Self::Confirm(_) => matches!(round, Round::Confirm),
+            Self::ReferenceString(_) => matches!(round, Round::ReferenceString),
             Self::StreamRoot(_) => matches!(round, Round::BitsRoot | Round::BodiesRoot),
             Self::Prove(_) => matches!(round, Round::Prove),
             Self::Finish(_) => matches!(round, Round::Finish),

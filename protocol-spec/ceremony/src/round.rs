@@ -36,6 +36,10 @@ rounds! {
     Confirm = "confirm";
     /// Step 5: echo of step 4.
     ConfirmEcho = "confirm-echo";
+    /// The reference string, raised by one member after another (`reference-string.md`).
+    ReferenceString = "reference-string";
+    /// Echo of that.
+    ReferenceStringEcho = "reference-string-echo";
     /// Step 6: root of the stream that opens v = r^2 + r of every key bit.
     BitsRoot = "bits-root";
     /// Step 7: echo of step 6; then the chunks of that stream.
@@ -59,6 +63,7 @@ impl Round {
         match self {
             Self::CommitEcho => Some(Self::Commit),
             Self::ConfirmEcho => Some(Self::Confirm),
+            Self::ReferenceStringEcho => Some(Self::ReferenceString),
             Self::BitsRootEcho => Some(Self::BitsRoot),
             Self::BodiesRootEcho => Some(Self::BodiesRoot),
             _ => None,

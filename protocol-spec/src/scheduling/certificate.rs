@@ -106,10 +106,8 @@ impl<'de> Deserialize<'de> for GroupSignature {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReferenceStringOrigin {
-    /// The committee, together: no t of its members know the trapdoor.
+    /// The committee, together, in its ceremony: nobody knows the trapdoor if one member forgot its part.
     Committee = 0,
-    /// One party. **Insecure**: that party could learn bits of the key. For development.
-    SingleParty = 1,
 }
 
 /// Everything of an [`AssignmentCertificate`] that is signed.
@@ -290,7 +288,7 @@ mod tests {
             members_only: CertificateBody::NO_SECTION,
             assignments_root: KeccakDigest([0xa5; 32]),
             state_root: KeccakDigest([0x57; 32]),
-            reference_string: ReferenceStringOrigin::SingleParty,
+            reference_string: ReferenceStringOrigin::Committee,
         }
     }
 
@@ -317,7 +315,7 @@ mod tests {
             &[0; 32],
             &[0xa5; 32],
             &[0x57; 32],
-            &[1],
+            &[0],
         ] {
             bytes.extend_from_slice(&vec![0; 32 - field.len()]);
             bytes.extend_from_slice(field);
@@ -328,7 +326,7 @@ mod tests {
 
     #[test]
     fn every_field_changes_the_signing_digest() {
-        let changes: [fn(&mut CertificateBody); 15] = [
+        let changes: [fn(&mut CertificateBody); 14] = [
             |b| b.binding.scope.chain_id = ChainId(1),
             |b| b.binding.scope.contract.0[0] ^= 1,
             |b| b.binding.scope.cluster.0[0] ^= 1,
@@ -343,7 +341,6 @@ mod tests {
             |b| b.members_only.0[0] ^= 1,
             |b| b.assignments_root.0[0] ^= 1,
             |b| b.state_root.0[0] ^= 1,
-            |b| b.reference_string = ReferenceStringOrigin::Committee,
         ];
         for (i, change) in changes.iter().enumerate() {
             let mut changed = body();

@@ -44,6 +44,7 @@ const CONTAINERS: &[&str] = &["bollard"];
 const STORAGE: &[&str] = &["redb", "age"];
 const HTTP: &[&str] = &["axum", "rcgen", "tokio-rustls"];
 const AGREEMENT: &[&str] = &["arc-malachitebft"];
+const PROOFS: &[&str] = &["ark", "tfhe-zk-pok"];
 const THRESHOLD: &[&str] = &["frost"];
 const COMMAND_LINE: &[&str] = &["clap", "clap_complete", "clap_mangen"];
 const YAML: &[&str] = &["saphyr", "serde_yaml", "serde_norway"];
@@ -58,7 +59,8 @@ pub(super) const RUNTIME: &str = "tokio";
 /// Homomorphic encryption, which takes minutes to compile.
 pub(super) const FHE: &str = "tfhe";
 /// Protocol crates that compute under encryption; all others build without [`FHE`].
-pub(super) const UNDER_ENCRYPTION: &[&str] = &["veil-keygen-ceremony", "veil-scheduler"];
+pub(super) const UNDER_ENCRYPTION: &[&str] =
+    &["veil-keygen-ceremony", "veil-reference-string", "veil-scheduler"];
 /// The protocol crate that has Malachite's core beneath it.
 pub(super) const AGREEMENT_CRATE: &str = "veil-committee-agreement";
 /// What Malachite's core brings into that crate's tree: the runtime, which it does not start, and the
@@ -130,6 +132,8 @@ pub(super) const HOUSE: &[Row] = &[
     ),
     // Its channels are those of the ceremony, too.
     row(Protocol, "veil-committee-sealed", NONE, &["veil-protocol-spec"]),
+    // Made in the ceremony, used by the circuits: it is beneath both.
+    row(Protocol, "veil-reference-string", PROOFS, &["veil-protocol-spec"]),
     row(
         Protocol,
         "veil-keygen-ceremony",
@@ -139,13 +143,19 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-committee-machine",
             "veil-committee-sealed",
             "veil-protocol-spec",
+            "veil-reference-string",
         ],
     )
     .with_tests_of(&["veil-committee-world"]),
     row(Protocol, "veil-scheduler-plan", NONE, &["veil-protocol-spec"]),
     // Its tests use keys that a ceremony made.
-    row(Protocol, "veil-scheduler", NONE, &["veil-protocol-spec", "veil-scheduler-plan"])
-        .with_tests_of(&["veil-keygen-ceremony"]),
+    row(
+        Protocol,
+        "veil-scheduler",
+        NONE,
+        &["veil-protocol-spec", "veil-reference-string", "veil-scheduler-plan"],
+    )
+    .with_tests_of(&["veil-keygen-ceremony"]),
     row(Edge, "veil-contracts", CHAIN, &[]),
     row(Edge, "veil-node-storage", STORAGE, &["veil-committee", "veil-protocol-spec"]),
     row(
@@ -267,7 +277,7 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-node-process",
             "veil-node-storage",
             "veil-protocol-spec",
-            "veil-scheduler",
+            "veil-reference-string",
         ],
     )
     // Over real sockets, by the transport that the roles use.
@@ -383,6 +393,7 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-committee-world",
             "veil-keygen-ceremony",
             "veil-protocol-spec",
+            "veil-reference-string",
             "veil-scheduler",
             "veil-scheduler-plan",
         ],

@@ -6,6 +6,7 @@
 //! | `transcript.bin` | every broadcast message of the attempt ([`Transcript`]) |
 //! | `shares/bits-<j>.bin`, `shares/bodies-<j>.bin` | share streams of participant j |
 //! | `keyset.bin` | the key set, `tfhe` safe serialization |
+//! | `reference-string.bin` | the string of the telemetry proofs that the members made |
 //! | `key-share-<j>.age` | key share of participant j, encrypted |
 //! | `aborted/messages-<j>.bin` | after an ABORT: the messages participant j holds, as evidence |
 
@@ -28,13 +29,20 @@ use veil_node_storage::{
     durable::{write_new, write_new_with},
     keystore::{KeystoreError, Passphrase, write_key_share},
 };
-use veil_protocol_spec::{CodecError, KeySetDigest, Wire, ceremony::Stream};
+use veil_protocol_spec::{Blake3Digest, CodecError, KeySetDigest, Wire, ceremony::Stream};
+use veil_reference_string::Powers;
 
-use crate::offline::{
-    demonstrate::{DemonstrateError, exercise_public},
-    share_files::ShareFiles,
-    simulate::Simulation,
+use crate::{
+    offline::{
+        demonstrate::{DemonstrateError, exercise_public},
+        share_files::ShareFiles,
+        simulate::Simulation,
+    },
+    reference_string::{file_of, keep},
 };
+
+/// The file of the reference string.
+const REFERENCE_STRING: &str = "reference-string.bin";
 
 /// Why a folder cannot be written or does not verify.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +89,14 @@ pub enum ArchiveError {
         found: u64,
         /// Bytes of the stream.
         expected: u64,
+    },
+    /// The reference string cannot be made, or its file is another one.
+    #[error("{path}: {reason}")]
+    ReferenceString {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
     },
     /// The key set does not work.
     #[error("the key set does not work: {0}")]
@@ -137,6 +153,14 @@ pub fn write_finished(
     let path = folder.join("keyset.bin");
     write_new_with(&path, 0o644, |file| write_key_set(key_set, file).map_err(io::Error::other))
         .map_err(KeystoreError::from)?;
+    let params = simulation.params.clone();
+    if let Some(powers) = simulation.members[0].reference_string() {
+        let path = folder.join(REFERENCE_STRING);
+        keep(&params, &powers, &path).map_err(|error| ArchiveError::ReferenceString {
+            path: path.clone(),
+            reason: error.to_string(),
+        })?;
+    }
     let transcript = simulation.transcript(&simulation.members[0]);
     write_new(&folder.join("transcript.bin"), 0o644, &transcript.to_wire())
         .map_err(KeystoreError::from)?;
@@ -158,18 +182,29 @@ pub fn write_aborted(folder: &Path, simulation: &Simulation) -> Result<(), Archi
     Ok(())
 }
 
+/// What the folder of a finished ceremony proves.
+pub struct VerifiedFolder {
+    /// What its transcript proves.
+    pub transcript: Verified,
+    /// Digest of the reference string that all members made: what the chain must say as well.
+    pub reference_string: Blake3Digest,
+}
+
 /// Verifies the folder of a finished ceremony.
 ///
 /// # Errors
 /// [`ArchiveError`] names the first thing that is wrong.
-pub fn verify(folder: &Path, mut progress: impl FnMut(u32, u32)) -> Result<Verified, ArchiveError> {
+pub fn verify(
+    folder: &Path,
+    mut progress: impl FnMut(u32, u32),
+) -> Result<VerifiedFolder, ArchiveError> {
     verify_with(folder, &mut progress)
 }
 
 fn verify_with(
     folder: &Path,
     progress: &mut dyn FnMut(u32, u32),
-) -> Result<Verified, ArchiveError> {
+) -> Result<VerifiedFolder, ArchiveError> {
     let path = folder.join("transcript.bin");
     let file = File::open(&path).map_err(io_error(&path))?;
     let mut bytes = Vec::new();
@@ -195,8 +230,25 @@ fn verify_with(
     let files = ShareFiles::open(&shares, committee, &plan).map_err(io_error(&shares))?;
     let verified = transcript.verify(&mut files.reader(), progress)?;
     check_key_set(folder, &params, &verified.digest)?;
+    let reference_string = check_reference_string(folder, &params, &verified.reference_string)?;
     exercise_public(&verified.key_set)?;
-    Ok(verified)
+    Ok(VerifiedFolder { transcript: verified, reference_string })
+}
+
+/// The file is a function of the powers that the transcript shows; gives the digest that is published.
+fn check_reference_string(
+    folder: &Path,
+    params: &ParameterSet,
+    powers: &Powers,
+) -> Result<Blake3Digest, ArchiveError> {
+    let path = folder.join(REFERENCE_STRING);
+    let found = fs::read(&path).map_err(io_error(&path))?;
+    let wrong = |reason: String| ArchiveError::ReferenceString { path: path.clone(), reason };
+    let (digest, expected) = file_of(params, powers).map_err(|error| wrong(error.to_string()))?;
+    if found != expected {
+        return Err(wrong("it is not the string that the members made; fetch it again".to_owned()));
+    }
+    Ok(digest)
 }
 
 fn check_key_set(

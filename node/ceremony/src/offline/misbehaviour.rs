@@ -18,6 +18,8 @@ pub enum FaultName {
     WrongBodyShare,
     /// One wrong word in its share of the secret bits: detected, aborts.
     WrongSecretBitShare,
+    /// A contribution to the reference string that its proof does not fit: detected, aborts.
+    WrongReferenceString,
     /// A damaged chunk for one receiver only: repaired through a relay.
     BadShareToOne,
     /// Never sends a message: the others abort at the deadline.
@@ -30,9 +32,10 @@ pub enum FaultName {
 
 impl FaultName {
     /// All faults, in the order in which a command lists them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::WrongBodyShare,
         Self::WrongSecretBitShare,
+        Self::WrongReferenceString,
         Self::BadShareToOne,
         Self::Silent,
         Self::WrongPartialDecryption,
@@ -45,6 +48,7 @@ impl FaultName {
         match self {
             Self::WrongBodyShare => "wrong-body-share",
             Self::WrongSecretBitShare => "wrong-secret-bit-share",
+            Self::WrongReferenceString => "wrong-reference-string",
             Self::BadShareToOne => "bad-share-to-one",
             Self::Silent => "silent",
             Self::WrongPartialDecryption => "wrong-partial-decryption",
@@ -61,6 +65,9 @@ impl FaultName {
             }
             Self::WrongSecretBitShare => {
                 "One wrong word in its share of the secret bits: detected, aborts"
+            }
+            Self::WrongReferenceString => {
+                "A contribution to the reference string that its proof does not fit: detected, aborts"
             }
             Self::BadShareToOne => {
                 "A damaged chunk for one receiver only: repaired through a relay"
@@ -135,6 +142,14 @@ impl Misbehaviour {
 
     /// Makes root and own echo fit the falsified chunk, so that only the share is wrong.
     fn rewrite_signed(&mut self, message: SignedMessage) -> SignedMessage {
+        if let Payload::ReferenceString(contribution) = &message.payload
+            && self.fault == FaultName::WrongReferenceString
+        {
+            let mut contribution = contribution.clone();
+            falsify(&mut contribution.proof.0);
+            let payload = Payload::ReferenceString(contribution);
+            return SignedMessage::sign(message.header, payload, &self.identity);
+        }
         let Some(stream) = self.falsified_stream() else { return message };
         let header = message.header;
         match &message.payload {

@@ -20,6 +20,11 @@ struct Comparison {
     ratio_cpu_per_member: f64,
 }
 
+/// The stages in which the reference string is made and checked. Participant 1 raises it at once when it has
+/// the last echo of step 5, which takes next to nothing by itself.
+const STRING_STAGES: [&str; 4] =
+    ["confirm-echo", "reference-string", "reference-string-echo", "check-reference-string"];
+
 /// A ceremony in figures, as `docs/json.md` lists them.
 #[must_use]
 pub fn describe(simulation: &Simulation, params: &ParameterSet) -> Value {
@@ -30,6 +35,8 @@ pub fn describe(simulation: &Simulation, params: &ParameterSet) -> Value {
     let most_sent = simulation.bytes_sent.iter().copied().max().unwrap_or(0);
     let certificate = simulation.certificate();
     let key_set = simulation.endings.first().and_then(|e| e.as_ref().ok()).map(|o| o.key_set);
+    // The string is made by one after another, and hardly depends on the key: its figures are its own.
+    let string = simulation.time_of(&STRING_STAGES);
     let stages: serde_json::Map<String, Value> =
         simulation.stages.iter().map(|(name, time)| (name.clone(), json!(time))).collect();
     json!({
@@ -45,7 +52,9 @@ pub fn describe(simulation: &Simulation, params: &ParameterSet) -> Value {
         "transcript_root": certificate.map(|c| c.root),
         "rounds": stages,
         "wall_seconds": simulation.wall_seconds,
-        "cpu_seconds_per_member": simulation.cpu_seconds / n as f64,
+        "cpu_seconds_per_member": (simulation.cpu_seconds - string.cpu_seconds) / n as f64,
+        "reference_string_cpu_seconds": string.cpu_seconds / n as f64,
+        "reference_string_wall_seconds": string.wall_seconds,
         "bytes_sent_per_member": most_sent,
         "key_body_bytes": body_bytes,
         "ratio_traffic": if n > 1 { Some(most_sent as f64 / (body_bytes * (n - 1)) as f64) } else { None },
@@ -139,6 +148,12 @@ pub fn write(out: &mut dyn Write, report: &Value) -> io::Result<()> {
     writeln!(out, "key set          {}", text("keyset_digest"))?;
     writeln!(out, "CPU per member   {} s", text("cpu_seconds_per_member"))?;
     writeln!(out, "  of stock tfhe  {}", text("ratio_cpu_per_member"))?;
+    writeln!(
+        out,
+        "reference string {} s, CPU {} s",
+        text("reference_string_wall_seconds"),
+        text("reference_string_cpu_seconds")
+    )?;
     writeln!(out, "sent per member  {} bytes", text("bytes_sent_per_member"))?;
     writeln!(out, "peak memory      {} bytes", text("peak_rss_bytes"))?;
     if let Some(stages) = report["rounds"].as_object() {

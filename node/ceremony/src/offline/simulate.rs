@@ -61,6 +61,8 @@ pub struct Simulation {
     pub identities: Vec<SecretIdentity>,
     /// What they agreed on beforehand.
     pub parameters: CeremonyParameters,
+    /// The FHE parameter set.
+    pub params: ParameterSet,
     /// How each ended: position j-1 is participant j.
     pub endings: Vec<Result<Outcome, Box<AbortReport>>>,
     /// Messages that members refused, by receiver and reason.
@@ -83,6 +85,16 @@ impl Simulation {
     pub fn certificate(&self) -> Option<&FinishCertificate> {
         let first = self.endings.first()?.as_ref().ok()?;
         self.endings.iter().all(Result::is_ok).then_some(&first.certificate)
+    }
+
+    /// What some stages took together.
+    #[must_use]
+    pub fn time_of(&self, stages: &[&str]) -> StageTime {
+        let of = self.stages.iter().filter(|(name, _)| stages.contains(&name.as_str()));
+        of.fold(StageTime::default(), |sum, (_, time)| StageTime {
+            wall_seconds: sum.wall_seconds + time.wall_seconds,
+            cpu_seconds: sum.cpu_seconds + time.cpu_seconds,
+        })
     }
 
     /// The transcript as a member has it.
@@ -201,6 +213,7 @@ pub fn run(options: &Options, progress: &Progress<'_>) -> Result<Simulation, Sim
     Ok(Simulation {
         members: ended.machines.into_iter().flatten().collect(),
         parameters,
+        params: options.params.clone(),
         endings: endings.into_iter().flatten().collect(),
         refused,
         stages,
@@ -308,6 +321,7 @@ impl Members<'_> {
 fn chunks_done(stage: Stage, [bits, bodies]: [u64; 2]) -> u64 {
     match stage {
         Stage::Collect(round) if round < Round::BitsRoot => 0,
+        Stage::Raise(_) | Stage::CheckReferenceString => 0,
         Stage::Produce(Stream::Bits, next) => u64::from(next),
         Stage::Collect(Round::BitsRoot | Round::BitsRootEcho) => bits,
         Stage::Open(Stream::Bits, next) => bits + u64::from(next),

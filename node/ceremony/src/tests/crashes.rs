@@ -81,7 +81,7 @@ fn identity(j: ParticipantIndex) -> SecretIdentity {
 }
 
 fn setup(j: ParticipantIndex) -> Arc<Setup> {
-    let params = ParameterSet::insecure_test();
+    let params = ParameterSet::insecure_short();
     let committee = Committee::new(4).unwrap();
     let parameters = CeremonyParameters {
         committee,

@@ -1,9 +1,6 @@
-//! What stands for chain and reference string in these tests.
+//! What stands for the chain in these tests.
 
 use std::{
-    collections::BTreeMap,
-    fs,
-    path::Path,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -16,8 +13,8 @@ use veil_protocol_spec::{
     Address, Attempt, Blake3Digest, ChainId, ClusterId, Committee, Epoch, KeccakDigest,
     ParticipantIndex, PublicIdentity, Signature, Wire,
     identity::SecretIdentity,
-    publication::{Publication, ReferenceString},
-    scheduling::{ClusterScope, ReferenceStringOrigin, keccak},
+    publication::Publication,
+    scheduling::{ClusterScope, keccak},
 };
 
 use crate::*;
@@ -83,7 +80,7 @@ impl TestChain {
     }
 
     pub(super) fn call(&self, roster: &[PublicIdentity]) {
-        let params = ParameterSet::insecure_test();
+        let params = ParameterSet::insecure_short();
         let mut state = self.state.lock().unwrap();
         let attempt = Attempt(state.attempts.len() as u32);
         state.attempts.push(Proposal {
@@ -229,57 +226,6 @@ impl CommitPointChain for TestChain {
             attempt.status = AttemptStatus::Aborted;
         }
         Ok(())
-    }
-}
-
-/// Bytes by digest, shared by all members; random, so that nothing works by accident.
-#[derive(Clone)]
-pub(super) struct TestSource {
-    bytes: Arc<Mutex<BTreeMap<Blake3Digest, Vec<u8>>>>,
-    /// Who made the strings, as this member has it.
-    pub(super) origin: ReferenceStringOrigin,
-}
-
-impl Default for TestSource {
-    fn default() -> Self {
-        Self { bytes: Arc::default(), origin: ReferenceStringOrigin::SingleParty }
-    }
-}
-
-#[async_trait]
-impl ReferenceStringSource for TestSource {
-    fn origin(&self) -> ReferenceStringOrigin {
-        self.origin
-    }
-
-    async fn make(
-        &self,
-        _params: &ParameterSet,
-        path: &Path,
-    ) -> Result<ReferenceString, ReferenceStringError> {
-        let bytes = fs::read(path).unwrap_or_else(|_| rand::random::<[u8; 32]>().to_vec());
-        fs::write(path, &bytes).map_err(|error| ReferenceStringError(error.to_string()))?;
-        let digest = Blake3Digest(*blake3::hash(&bytes).as_bytes());
-        let reference = ReferenceString {
-            digest,
-            file: digest,
-            bytes: bytes.len() as u64,
-            origin: self.origin(),
-        };
-        self.bytes.lock().unwrap().insert(digest, bytes);
-        Ok(reference)
-    }
-
-    async fn fetch(
-        &self,
-        _params: &ParameterSet,
-        announced: &ReferenceString,
-        _from: &PublicIdentity,
-        path: &Path,
-    ) -> Result<(), ReferenceStringError> {
-        let bytes = self.bytes.lock().unwrap().get(&announced.digest).cloned();
-        let bytes = bytes.ok_or_else(|| ReferenceStringError("unknown digest".to_owned()))?;
-        fs::write(path, bytes).map_err(|error| ReferenceStringError(error.to_string()))
     }
 }
 

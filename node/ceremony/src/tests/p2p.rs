@@ -21,9 +21,9 @@ async fn start(cluster: &Cluster, j: ParticipantIndex, bootstrap: &[Multiaddr]) 
     config.bootstrap = bootstrap.to_vec();
     let network = Network::start(config, directory).await.unwrap();
     let member = cluster.member(j, cluster.chain.of(j)).await;
-    let Member { options, data, chain, reference, status, .. } = member;
+    let Member { options, data, chain, status, .. } = member;
     let transports = P2pTransports::new(network.clone());
-    let member = Member { options, data, transports, chain, reference, status: status.clone() };
+    let member = Member { options, data, transports, chain, status: status.clone() };
     let task = tokio::spawn(async move { join(&member, 1, &CancellationToken::new()).await });
     Node { network, running: Running { task, status }, _directory: sender }
 }

@@ -2,9 +2,7 @@
 
 use std::fs;
 
-use veil_protocol_spec::{
-    Blake3Digest, KeySetDigest, Wire, publication::Publication, scheduling::ReferenceStringOrigin,
-};
+use veil_protocol_spec::{Blake3Digest, KeySetDigest, Wire, publication::Publication};
 
 use super::*;
 
@@ -123,34 +121,4 @@ async fn a_member_that_dies_over_its_abort_ends_the_attempt_when_it_is_back() {
     let error = aborted.expect("it does not wait for what cannot come").unwrap().unwrap_err();
     assert!(matches!(error, CeremonyError::Aborted(_)), "{error}");
     assert_eq!(cluster.chain.now(), AttemptStatus::Aborted);
-}
-
-/// Participant 1 makes the string, and must not be believed who made it: workers that ask for the committee's
-/// would take one that participant 1 can forge proofs with.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_signs_for_a_string_whose_maker_participant_1_lies_about() {
-    let cluster = Cluster::new();
-    let mut running = Vec::new();
-    for j in seats() {
-        let mut member = cluster.member(j, cluster.chain.of(j)).await;
-        let mut source = cluster.source.clone();
-        if j == seat(1) {
-            source.origin = ReferenceStringOrigin::Committee;
-        }
-        member.reference = Arc::new(source);
-        running.push(Cluster::run(member, 1));
-    }
-    let signed = |j| cluster.attempt_folder(j, 0).join("publication.bin").exists();
-    let finished = |j| cluster.attempt_folder(j, 0).join(format!("key-share-{j}.age")).exists();
-    eventually("all have finished", || seats().all(finished).then_some(())).await;
-    eventually("participant 1 signs", || signed(seat(1)).then_some(())).await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    for j in seats().skip(1) {
-        assert!(!signed(j), "member {j}");
-    }
-    assert_eq!(cluster.chain.now(), AttemptStatus::Proposed);
-    cluster.chain.set(AttemptStatus::Expired);
-    for running in running {
-        assert!(matches!(outcome(running).await.unwrap_err(), CeremonyError::Aborted(_)));
-    }
 }

@@ -68,7 +68,7 @@ pub(super) fn ceremony(error: &Ceremony) -> String {
             "the previous group's signature does not verify: have it sign the handover".to_owned()
         }
         Ceremony::UnknownReferenceStringOrigin(e) => {
-            format!("{} is not an origin of a reference string", e.origin)
+            format!("the reference string has origin {}: only one that the committee made is taken", e.origin)
         }
         Ceremony::NoKey(e) => common(&Common::NoKey(e.epoch)),
         Ceremony::WrongMemberSignatures(e) => format!(

@@ -121,7 +121,7 @@ impl World {
             Blake3Digest([0x30; 32]),
             ReferenceString {
                 digest: Blake3Digest([0x40; 32]),
-                origin: ReferenceStringOrigin::SingleParty,
+                origin: ReferenceStringOrigin::Committee,
             },
         )
         .unwrap()
@@ -180,7 +180,7 @@ impl World {
             members_only: CertificateBody::NO_SECTION,
             assignments_root: MerkleTree::EMPTY_ROOT,
             state_root: KeccakDigest([0x57; 32]),
-            reference_string: ReferenceStringOrigin::SingleParty,
+            reference_string: ReferenceStringOrigin::Committee,
         }
     }
 

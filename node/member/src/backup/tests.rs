@@ -258,7 +258,6 @@ fn head() -> BackupHead {
             digest: Blake3Digest([10; 32]),
             file: Blake3Digest([11; 32]),
             bytes: 7,
-            origin: ReferenceStringOrigin::Committee,
         },
     }
 }
@@ -274,7 +273,7 @@ fn published(head: &BackupHead) -> PublishedKey {
         transcript_root: head.transcript_root,
         reference_string: veil_node_chain::ReferenceString {
             digest: head.reference_string.digest,
-            origin: head.reference_string.origin,
+            origin: ReferenceStringOrigin::Committee,
         },
         published_at: 0,
     }

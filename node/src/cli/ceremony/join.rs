@@ -9,13 +9,13 @@ use tokio_util::sync::CancellationToken;
 use veil_node_ceremony::P2pTransports;
 use veil_node_ceremony::{
     CeremonyError, CeremonyProgress, CeremonyStatus, CeremonyTiming, FinishedKey, Member,
-    MemberOptions, SinglePartyReference, join, unix_seconds,
+    MemberOptions, join, unix_seconds,
 };
 use veil_node_chain::{Chain, ChainError};
 use veil_node_p2p::{Directory, Network, NetworkConfig, Peer};
 use veil_node_storage::data_dir::DataDir;
 use veil_node_terminal::{progress::Stages, waiting};
-use veil_protocol_spec::{ClusterId, PeerIdHash, scheduling::ReferenceStringOrigin};
+use veil_protocol_spec::{ClusterId, PeerIdHash};
 
 use super::{Common, connect, identity, load, passphrase};
 use crate::cli::{
@@ -69,11 +69,6 @@ async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
     for address in network.addresses() {
         reporter.say(&format!("listening on {address}"));
     }
-    if config.committee.insecure_reference_string {
-        reporter.say(
-            "WARNING: insecure reference string: participant 1 alone makes it, and could forge telemetry proofs",
-        );
-    }
     let status = CeremonyProgress::default();
     let member = Member {
         options: MemberOptions {
@@ -81,13 +76,11 @@ async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
             passphrase,
             scope,
             parameters: config.committee.parameters,
-            insecure_reference_string: config.committee.insecure_reference_string,
             timing: CeremonyTiming::default(),
         },
         data,
         transports: P2pTransports::new(network.clone()),
         chain: Arc::new(commit_point),
-        reference: Arc::new(SinglePartyReference::new(network.clone())),
         status: status.clone(),
     };
     let stop = CancellationToken::new();
@@ -172,7 +165,6 @@ fn waiting(status: &CeremonyStatus) -> String {
 }
 
 fn show_key(json: bool, key: &FinishedKey) -> Result<Reader, Failure> {
-    let reference = &key.reference_string;
     let object = json!({
         "outcome": "completed",
         "epoch": key.epoch,
@@ -180,8 +172,7 @@ fn show_key(json: bool, key: &FinishedKey) -> Result<Reader, Failure> {
         "participant": key.participant,
         "keyset_digest": key.key_set,
         "transcript_root": key.transcript_root,
-        "reference_string_digest": reference.digest,
-        "reference_string_insecure": reference.origin == ReferenceStringOrigin::SingleParty,
+        "reference_string_digest": key.reference_string.digest,
         "folder": key.folder,
     });
     output::show(json, &object, |out| {

@@ -29,14 +29,9 @@ pub(super) fn write_table(
     }
     writeln!(
         out,
-        "certificate verified here: {}; root anchored and read back: {}{}",
+        "certificate verified here: {}; root anchored and read back: {}",
         yes(placed.certificate_verified),
         yes(placed.anchored),
-        if placed.insecure_reference_string {
-            "\nINSECURE reference string: made by one party"
-        } else {
-            ""
-        }
     )?;
     writeln!(out, "\n{:<16}{:>10}", "phase", "seconds")?;
     for phase in Phase::ALL {
