@@ -121,6 +121,7 @@ mod tests {
     use super::*;
     use crate::{
         agreement::{Instance, Subject},
+        decryption::RequestContext,
         ids::{KeccakDigest, ParticipantIndex, Signature},
         scheduling::arbitrary::{assert_wire, binding},
     };
@@ -152,6 +153,9 @@ mod tests {
         let digests: std::collections::BTreeSet<_> =
             all.into_iter().map(|steps| opened_digest(steps).0).collect();
         assert_eq!(digests.len(), all.len());
+        let of = binding();
+        let first = RequestContext::first(of.key_set, of.epoch, Slot(1), Blake3Digest([1; 32]));
+        assert_eq!(first.before, opened_digest(&[]));
     }
 
     #[test]

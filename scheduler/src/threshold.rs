@@ -26,6 +26,7 @@ use veil_protocol_spec::{
     Blake3Digest,
     scheduling::{Manifest, ProofMetadata, ProvenList},
 };
+use veil_reference_string::ReferenceString;
 use veil_scheduler_plan::{
     circuit::{lookup::Circuit, worker::Confidential},
     inputs::PublicInputs,
@@ -46,7 +47,6 @@ use crate::{
     key::EvaluationKey,
     lists::{CLASSES, Kind, ListError, PRIORITY, SHARE, verified},
     outputs::Outputs,
-    reference_string::ReferenceString,
 };
 
 /// The first resources, which almost every job asks for: rotated when the message arrives.

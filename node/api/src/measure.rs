@@ -143,7 +143,6 @@ mod tests {
             engine: None,
             participant: None,
             key_set: None,
-            insecure_reference_string: false,
             last_slot: Slot(7),
             certificate: None,
             chain: None,

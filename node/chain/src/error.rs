@@ -62,7 +62,7 @@ pub enum ChainError {
     #[error(
         "a unit of gas costs {price} wei now, and {allowed} are allowed: nothing was sent; repeat later, or raise --max-fee-gwei (`chain.max_fee_gwei` of a node)"
     )]
-    Fee { price: u128, allowed: u128 },
+    Fee { price: u64, allowed: u64 },
     /// A transaction is not in the chain at the deadline. It may still get there.
     #[error(
         "transaction 0x{transaction} is not in the chain after {seconds} s; it may still get there: check `veil chain status` before repeating"

@@ -12,16 +12,19 @@ use crate::{
 
 type Reason = fn(ImageReference) -> ReplicaError;
 
-/// Who is asked: what it says, and as whom it was asked how often.
+/// As whom somebody is asked each time; as nobody without credentials.
+type Asked = Vec<Option<String>>;
+
+/// Who is asked: what it says, and as whom it was asked.
 #[derive(Clone, Default)]
-struct Judge(Arc<Mutex<(Option<Reason>, Vec<Option<String>>)>>);
+struct Judge(Arc<Mutex<(Option<Reason>, Asked)>>);
 
 impl Judge {
     fn say(&self, reason: Option<Reason>) {
         self.0.lock().unwrap().0 = reason;
     }
 
-    fn asked_as(&self) -> Vec<Option<String>> {
+    fn asked_as(&self) -> Asked {
         let mut asked = self.0.lock().unwrap().1.clone();
         asked.sort();
         asked

@@ -117,8 +117,9 @@ pub async fn revert(
     submit_planned(chain, cluster, node, plan).await
 }
 
-/// Cancels every submission by `operator`, which is this account or has delegated this to it, of the job, and of the
-/// other versions of it that `node` knows, the newest first: with that one all are withdrawn. Returns their number.
+/// Cancels every submission by `operator`, which is this account or has delegated this to it, or by anybody if this
+/// account is the cluster's admin, of the job, and of the other versions of it that `node` knows, the newest first:
+/// with that one all are withdrawn. Returns their number.
 ///
 /// # Errors
 /// [`OperatorError`].
@@ -130,7 +131,10 @@ pub async fn stop(
     operator: Address,
     job: Blake3Digest,
 ) -> Result<usize, OperatorError> {
-    let own_account = chain.account() == Some(operator);
+    let account = chain.account();
+    // The cluster's admin may cancel anybody's.
+    let is_direct =
+        account == Some(operator) || account == Some(chain.cluster(cluster).await?.admin);
     let mut jobs = BTreeSet::from([job]);
     if let Some(node) = node {
         // A node that does not know the job's body knows no other version either.
@@ -144,7 +148,7 @@ pub async fn stop(
     };
     let mut stopped = 0;
     for one in submitted.iter().rev().filter(own) {
-        if own_account {
+        if is_direct {
             chain.cancel_job(cluster, one.position).await?;
         } else {
             chain.cancel_job_for_operator(cluster, one.position).await?;

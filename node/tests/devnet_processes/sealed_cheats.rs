@@ -144,6 +144,17 @@ fn what_was_dealt_wrongly_is_pending_after_t_plus_1_workers_and_others_go_on() {
         job.sealed = Sealed::Part(part);
         job
     });
+    // That member lists it when it proposes, which it does in turn, in slots that other jobs bring about.
+    let not_tried = || {
+        let waits = |row: &Value| row["pending_because"] == "no slot has tried to place it yet";
+        rows(&network, &job).iter().any(waits)
+    };
+    until("the job was tried", || {
+        let other = network.submit(1);
+        until("another job runs", || network.running(&other, 1));
+        network.stop_job(&other);
+        (!not_tried()).then_some(())
+    });
     is_pending(&network, &job);
 }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     ids::{Epoch, JobLine},
     scheduling::{
-        GiveBackReason, MAX_HEALTH, Note, ReplicaExit, SAMPLE,
+        GiveBackReason, MAX_HEALTH, Note, ReplicaExit, SAMPLE, Suspicion, SuspicionError,
         arbitrary::{assert_wire, binding, secret},
     },
 };

@@ -79,8 +79,7 @@ pub fn catalogue() -> Vec<(SlotPlan, u64)> {
         // Something must run before it can be forgotten, and end.
         let slots = match behaviour {
             SlotBehaviour::ForgetRunning => 12,
-            SlotBehaviour::ForgetEnded => 160,
-            SlotBehaviour::ForgetGivenBack => 60,
+            SlotBehaviour::ForgetEnded | SlotBehaviour::ForgetGivenBack => 160,
             SlotBehaviour::ForgetRuns | SlotBehaviour::BogusRuns => 24,
             _ => 5,
         };

@@ -15,7 +15,7 @@ pub(super) fn jobs(error: &Jobs) -> String {
         }
         Jobs::UnknownJob(e) => format!("there is no job {}", e.position),
         Jobs::NotSubmitter(e) => format!(
-            "account {} did not submit job {}: who did cancels it, or the cluster's admin, with `veil job cancel`",
+            "account {} did not submit job {}: who did cancels it, or the cluster's admin, with `veil job stop`",
             account(&e.caller),
             e.position
         ),

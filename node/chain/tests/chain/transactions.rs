@@ -150,7 +150,7 @@ async fn no_more_is_paid_than_allowed() {
     let ChainError::Fee { price, allowed: 1 } = error else { panic!("{error:?}") };
     assert_eq!(waiting(&world).await.len(), 0);
     // As much, and no more: it is sent, and not raised.
-    let sent = grant(&allowing(price).await, &world);
+    let sent = grant(&allowing(price.into()).await, &world);
     let first = hash(&first_waiting(&world).await);
     let error = sent.await.unwrap().unwrap_err();
     let still: Vec<_> = waiting(&world).await.iter().map(hash).collect();
