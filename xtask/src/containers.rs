@@ -25,7 +25,7 @@ use std::{
 
 use crate::{
     failed::Failed,
-    step::{Step, is_root, probe, root},
+    step::{Step, is_root, probe, root, target},
 };
 
 const NAME: &str = "containers";
@@ -114,8 +114,7 @@ pub(crate) fn start() -> Result<Containers, Failed> {
 
 /// `setup` in the target directory.
 fn folder() -> Result<PathBuf, Failed> {
-    let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-    let folder = root().join(target).join("setup");
+    let folder = target().join("setup");
     fs::create_dir_all(&folder).map_err(|error| cannot("create", &folder, &error))?;
     Ok(folder)
 }

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::{
     failed::Failed,
-    step::{Step, probe, root},
+    step::{Step, probe, root, target},
 };
 
 const NAME: &str = "ops";
@@ -23,6 +23,7 @@ const CASES: &str = "ops/prometheus/alerts.test.yml";
 const CONFIGURATION: &str = "ops/prometheus/prometheus.yml";
 const DASHBOARD: &str = "ops/grafana/veil.json";
 const DOCUMENT: &str = "docs/json.md";
+const ALERTS_DOCUMENT: &str = "docs/metrics.md";
 /// What names of Veil's metrics begin with.
 const PREFIXES: [&str; 2] = ["veil_", "libp2p_"];
 
@@ -37,8 +38,7 @@ fn read(path: &str) -> Result<String, Failed> {
 
 /// Where [`setup`] lays Debian's programs.
 fn folder() -> PathBuf {
-    let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-    root().join(target).join("setup").join("prometheus")
+    target().join("setup/prometheus")
 }
 
 /// promtool, where it is.
@@ -82,8 +82,12 @@ pub(crate) fn test() -> Result<(), Failed> {
     // The certificate and the token that it names are the operator's.
     Step::new(NAME, &tool, &["check", "config", "--syntax-only", CONFIGURATION]).run()?;
     Step::new(NAME, &tool, &["test", "rules", CASES]).run()?;
-    let (alerts, cases) = (read(ALERTS)?, read(CASES)?);
-    let untested: Vec<_> = named(&alerts, "- alert: ")
+    let (alerts, cases, listed) = (read(ALERTS)?, read(CASES)?, read(ALERTS_DOCUMENT)?);
+    let names = named(&alerts, "- alert: ");
+    if let Some(alert) = names.iter().find(|alert| !listed.contains(&format!("| `{alert}` |"))) {
+        return Err(Failed::new(NAME, format!("{ALERTS_DOCUMENT} lists no {alert}")));
+    }
+    let untested: Vec<_> = names
         .into_iter()
         .filter(|alert| cases.matches(&format!("alertname: {alert}")).count() < 3)
         .collect();

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env, fs,
+    fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use crate::{
     containers::Containers,
     failed::Failed,
-    step::{Step, root},
+    step::{Step, root, target},
 };
 
 const NAME: &str = "shop";
@@ -126,8 +126,7 @@ fn on(containers: &Containers, step: Step) -> Step {
 
 /// What cargo has built.
 fn veil() -> Command {
-    let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-    let mut command = Command::new(root().join(target).join("release/veil"));
+    let mut command = Command::new(target().join("release/veil"));
     command.stdin(Stdio::null()).current_dir(root());
     command
 }
