@@ -112,6 +112,13 @@ pub(crate) fn start() -> Result<Containers, Failed> {
     Ok(Containers { image, socket })
 }
 
+/// A command for the engine that the environment chooses, or the one of this machine.
+pub(crate) fn docker(name: &'static str, args: &[&str]) -> Result<Step, Failed> {
+    let engine = Engine { host: docker_host()? };
+    engine.start_if_silent()?;
+    Ok(engine.docker(name, args))
+}
+
 /// `setup` in the target directory.
 fn folder() -> Result<PathBuf, Failed> {
     let folder = target().join("setup");
@@ -184,8 +191,8 @@ impl Engine {
         Ok(())
     }
 
-    fn docker(&self, args: &[&str]) -> Step {
-        let step = Step::new(NAME, "docker", args).env("DOCKER_BUILDKIT", "0"); // no plugin needed
+    fn docker(&self, name: &'static str, args: &[&str]) -> Step {
+        let step = Step::new(name, "docker", args).env("DOCKER_BUILDKIT", "0"); // no plugin needed
         match &self.host {
             Some(host) => step.env("DOCKER_HOST", host),
             None => step,
@@ -203,10 +210,12 @@ impl Engine {
         }
         copy(Path::new(BUSYBOX), &context.join("busybox"))?;
         let name = format!("{registry}/{REPOSITORY}");
-        self.docker(&["build", "--quiet", "--tag", &name, &context.to_string_lossy()]).run()?;
-        self.docker(&["push", "--quiet", &name]).run()?;
+        self.docker(NAME, &["build", "--quiet", "--tag", &name, &context.to_string_lossy()])
+            .run()?;
+        self.docker(NAME, &["push", "--quiet", &name]).run()?;
         let format = "{{join .RepoDigests \" \"}}";
-        let digests = self.docker(&["image", "inspect", "--format", format, &name]).output()?;
+        let digests =
+            self.docker(NAME, &["image", "inspect", "--format", format, &name]).output()?;
         let pinned = format!("{name}@sha256:");
         let image = digests.split_whitespace().find(|digest| digest.starts_with(&pinned));
         image.map(str::to_owned).ok_or_else(|| {

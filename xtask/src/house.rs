@@ -10,7 +10,7 @@ mod imports;
 mod layering;
 mod length;
 mod licence;
-mod metadata;
+pub(crate) mod metadata;
 mod roll_back;
 mod size;
 mod sources;

@@ -14,6 +14,7 @@ mod demo;
 mod failed;
 mod house;
 mod ops;
+mod package;
 mod podman;
 mod setup;
 mod step;
@@ -64,6 +65,9 @@ enum Command {
     Contracts,
     /// Check what operators put into Prometheus and Grafana: configuration, alerts, dashboard.
     Ops,
+    /// What operators install: a Debian package, a container image, a bill of materials. Without options what takes
+    /// neither root nor a network.
+    Package(package::Options),
     /// Make faults in the contracts, one at a time, and tell which of them no test notices. Takes hours.
     Mutate(contracts::mutate::Options),
     /// The containers' tests on Podman, with a service of its own that ends with them.
@@ -90,6 +94,7 @@ fn main() -> ExitCode {
         }
         Command::Contracts => contracts::test(),
         Command::Ops => ops::test(),
+        Command::Package(options) => package::run(&options),
         Command::Mutate(options) => contracts::mutate::run(&options),
         Command::Podman => podman::test(),
         Command::Test { package, full } => {
@@ -157,6 +162,9 @@ fn test(scope: &Scope, full: bool, report: &mut CostReport) -> Result<(), Failed
         }
         .run()
     })?;
+    if matches!(scope, Scope::Workspace) {
+        report.measure("package", package::test)?;
+    }
     if full {
         report.measure("production-size tests", || {
             // --tests leaves out documentation examples, of which the ignored ones are not tests.

@@ -4,9 +4,10 @@
 //! - a C compiler (`cc`), for BLAKE3's assembly and as the linker;
 //! - Node.js and npm, and with them forge, anvil, solc and OpenZeppelin's contracts, in
 //!   `contracts/node_modules`.
+//! - dpkg-shlibdeps and systemd-analyze, for `cargo xtask package`;
 //! - promtool of Prometheus, which reads what is in `ops`;
 //! - a Docker engine, a local registry and a sample image, see [`mod@containers`];
-//! - for `cargo xtask podman` alone: Podman; for `cargo xtask demo --example` alone: mmdebstrap.
+//! - for `cargo xtask podman` alone: Podman; for `cargo xtask demo --example` and the image and trial of `cargo xtask package` alone: mmdebstrap.
 //!
 //! Idempotent: it reports a tool that is installed, and does not touch it.
 
@@ -58,6 +59,14 @@ pub(crate) fn run() -> Result<Containers, Failed> {
             may_install(),
             &mut missing,
         )?;
+    }
+    for (what, program, package) in [
+        ("Debian's packaging tools", "dpkg-shlibdeps", "dpkg-dev"),
+        ("systemd's reader of units", "systemd-analyze", "systemd"),
+    ] {
+        let install = ["install", "-y", "--no-install-recommends", package];
+        let install: [CommandLine<'_>; 2] = [("apt-get", &["update"]), ("apt-get", &install)];
+        require(what, (program, &["--version"]), &install, may_install(), &mut missing)?;
     }
     ops::setup(may_install(), &mut missing)?;
     if missing.is_empty() {

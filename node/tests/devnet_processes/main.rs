@@ -22,6 +22,7 @@ mod reach;
 mod sealed;
 mod sealed_cheats;
 mod system;
+mod units;
 mod updates;
 
 use std::{process::Stdio, thread::sleep, time::Duration};

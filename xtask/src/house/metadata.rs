@@ -18,7 +18,7 @@ const PLATFORM: &str = "x86_64-unknown-linux-gnu";
 
 /// Why a package is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Normal,
     Build,
     /// For tests and benches.
@@ -27,34 +27,34 @@ pub(super) enum Kind {
 
 /// A dependency.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Edge {
+pub(crate) struct Edge {
     /// Key of the package in [`Graph::packages`].
-    pub(super) to: String,
-    pub(super) kind: Kind,
+    pub(crate) to: String,
+    pub(crate) kind: Kind,
 }
 
 /// A package of the workspace or of a registry.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Package {
-    pub(super) name: String,
-    pub(super) version: String,
+pub(crate) struct Package {
+    pub(crate) name: String,
+    pub(crate) version: String,
     /// An SPDX expression, or the older form with a slash.
-    pub(super) licence: Option<String>,
-    pub(super) edges: BTreeSet<Edge>,
+    pub(crate) licence: Option<String>,
+    pub(crate) edges: BTreeSet<Edge>,
     /// The root file of each library, program, test and bench.
-    pub(super) roots: Vec<String>,
-    pub(super) is_member: bool,
+    pub(crate) roots: Vec<String>,
+    pub(crate) is_member: bool,
 }
 
 /// All packages that the workspace may compile.
 #[derive(Debug, Default)]
-pub(super) struct Graph {
+pub(crate) struct Graph {
     /// By the id that cargo gives them.
-    pub(super) packages: BTreeMap<String, Package>,
+    pub(crate) packages: BTreeMap<String, Package>,
 }
 
 impl Graph {
-    pub(super) fn read() -> Result<Self, Failed> {
+    pub(crate) fn read() -> Result<Self, Failed> {
         let args = ["metadata", "--format-version", "1", "--filter-platform", PLATFORM];
         let text = Step::cargo(NAME, &args).quiet().output()?;
         Self::parse(&text).map_err(|error| Failed::new(NAME, error.to_string()))
@@ -101,17 +101,17 @@ impl Graph {
         Ok(graph)
     }
 
-    pub(super) fn members(&self) -> impl Iterator<Item = (&String, &Package)> {
+    pub(crate) fn members(&self) -> impl Iterator<Item = (&String, &Package)> {
         self.packages.iter().filter(|(_, package)| package.is_member)
     }
 
-    pub(super) fn name(&self, id: &str) -> &str {
+    pub(crate) fn name(&self, id: &str) -> &str {
         self.packages.get(id).map_or("", |package| package.name.as_str())
     }
 
     /// Every package beneath `from`, each with the one above it on a shortest path. `follow` decides which
     /// edges of `from` count; those of others count unless they are for tests.
-    pub(super) fn reach(
+    pub(crate) fn reach(
         &self,
         from: &str,
         follow: impl Fn(Kind) -> bool,
@@ -235,7 +235,7 @@ fn kind(name: Option<&str>) -> Kind {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::{Edge, Graph, Kind, Package};
 
     /// A graph of members (`veil-...`) and others: each with its normal and its test dependencies.
