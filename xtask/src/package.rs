@@ -5,10 +5,12 @@
 //! 2. [`deb`] lays everything out as it lies on a machine, and makes the package with Debian's own tools.
 //! 3. [`sbom`] writes what was compiled into the binary, from what cargo resolves.
 //! 4. [`image`] builds images from Debian packages and that one: of a node, which is saved, and of `ops/compose`.
-//! 5. [`trial`] installs, upgrades, removes and purges the package in a Debian of its own.
+//! 5. [`compose`] runs that cluster.
+//! 6. [`trial`] installs, upgrades, removes and purges the package in a Debian of its own.
 //!
 //! Needs Linux with dpkg; `strip` of binutils, which comes with gcc.
 
+mod compose;
 mod deb;
 mod image;
 mod sbom;
@@ -46,6 +48,10 @@ pub(crate) struct Options {
     /// Also install, upgrade, remove and purge the package in a Debian of its own; takes root and mmdebstrap.
     #[arg(long)]
     trial: bool,
+    /// Also start the cluster of `ops/compose`, from images made here, until Prometheus has figures of a placement; takes
+    /// docker-compose beside what --image takes.
+    #[arg(long)]
+    compose: bool,
     /// Print one object at the end: the artefacts, each with its SHA-256.
     #[arg(long)]
     json: bool,
@@ -74,10 +80,11 @@ impl Artefact {
 pub(crate) fn run(options: &Options) -> Result<(), Failed> {
     let out = options.out.clone().unwrap_or_else(|| target().join("packages"));
     let out = std::path::absolute(&out).map_err(|error| cannot("find", &out, &error))?;
-    if options.image || options.trial {
+    let is_image = options.image || options.compose;
+    if is_image || options.trial {
         setup::mmdebstrap()?;
     }
-    if options.image {
+    if is_image {
         contracts::setup()?; // anvil is one of its tools
     }
     let binary = build(&out)?;
@@ -86,11 +93,14 @@ pub(crate) fn run(options: &Options) -> Result<(), Failed> {
         Artefact::of("debian_package", &package)?,
         Artefact::of("bill_of_materials", &sbom::write_into(&out)?)?,
     ];
-    if options.image {
+    if is_image {
         made.push(Artefact::of("image", &image::build(&package, VERSION, &out)?)?);
     }
     if options.trial {
         trial::run(&binary, &package, &out)?;
+    }
+    if options.compose {
+        compose::run(&setup::compose()?)?;
     }
     let sums: String =
         made.iter().map(|of| format!("{}  {}\n", of.sha256, file_name(&of.file))).collect();

@@ -124,6 +124,18 @@ pub(crate) fn mmdebstrap() -> Result<(), Failed> {
     Err(Failed::new(NAME, reason))
 }
 
+/// What `cargo xtask package --compose` needs beside what `--image` does, and the engine with the image that is run.
+pub(crate) fn compose() -> Result<Containers, Failed> {
+    let install: [CommandLine<'_>; 2] = [
+        ("apt-get", &["update"]),
+        ("apt-get", &["install", "-y", "--no-install-recommends", "docker-compose"]),
+    ];
+    let mut missing = Vec::new();
+    let check: CommandLine<'_> = ("docker-compose", &["--version"]);
+    require("docker-compose", check, &install, may_install(), &mut missing)?;
+    containers(missing)
+}
+
 fn may_install() -> bool {
     is_root() && probe("apt-get", &["--version"]).is_some()
 }
