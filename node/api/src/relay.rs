@@ -33,7 +33,7 @@ const WAYS: usize = 64;
 /// Of them, of one caller from afar.
 const WAYS_OF_ONE: usize = 16;
 /// Bytes that are read at once.
-const BUFFER: usize = 64 << 10;
+const BUFFER: usize = 256 << 10;
 
 /// Anything that bytes go through in both directions.
 pub trait Bytes: AsyncRead + AsyncWrite + Send + Unpin {}

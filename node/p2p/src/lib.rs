@@ -110,7 +110,9 @@ mod hostile_tests;
 mod identity;
 mod kind;
 mod measure;
+mod muxer;
 mod network;
+mod noise;
 mod rates;
 mod refusal;
 mod request;
@@ -120,6 +122,7 @@ mod stream;
 mod streams;
 mod swim;
 mod traffic;
+mod transport;
 
 pub use libp2p::{Multiaddr, PeerId, multiaddr};
 
@@ -135,7 +138,7 @@ pub use self::{
     network::Network,
     rates::{Rate, Rates},
     request::MAX_DEADLINE,
-    session::{End, Opener, Session, SessionError},
+    session::{End, Opener, PIECE, Session, SessionError},
     stream::{ByteStream, Duplex, IncomingStream},
     swim::{Health, Liveness},
     traffic::{Count, Traffic},

@@ -1,9 +1,9 @@
 //! Sessions: many streams over one, between two ends that know each other.
 //!
 //! # Flow
-//! 1. The one that begins calls [`Session::connect`], the other [`Session::accept`]: the Noise handshake of libp2p
-//!    (XX) shows each the other's identity, and encrypts everything that follows. Whoever carries the bytes of the
-//!    stream beneath learns their number and their times.
+//! 1. The one that begins calls [`Session::connect`], the other [`Session::accept`]: a Noise handshake (XX) shows each
+//!    the other's identity, and encrypts everything that follows. Whoever carries the bytes of the stream beneath learns
+//!    their number and their times.
 //! 2. Where the connection beneath shows the peer already, [`Session::direct`] does without.
 //! 3. Either end opens streams by [`Opener::open`], as long as the session lives; yamux gives each of them back-pressure
 //!    of its own. What one end opens, the other finds in [`Session::incoming`] once something is written to it.
@@ -16,10 +16,6 @@
 use std::{collections::VecDeque, future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use async_recursion::async_recursion as boxed;
-use libp2p::{
-    core::upgrade::{InboundConnectionUpgrade as _, OutboundConnectionUpgrade as _},
-    noise,
-};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
     time::timeout,
@@ -38,6 +34,7 @@ use yamux::{Config, Connection, Mode};
 use crate::{
     identity::keypair,
     kind::scope_tag,
+    noise,
     stream::{ByteStream, Duplex},
 };
 
@@ -51,6 +48,8 @@ const QUEUE: usize = 64;
 const OPEN: usize = 64;
 /// Streams of a session; the other end may hear later that some are over. More end the session.
 const STREAMS: usize = 96;
+/// Bytes of a piece. It is one message of Noise, and one piece again of the yamux between nodes (`muxer`) that carries it.
+pub const PIECE: usize = 60 << 10;
 /// Bytes that wait to be read, in all streams of a session.
 const WINDOW: usize = 32 << 20;
 
@@ -169,18 +168,13 @@ impl Session {
         end: End,
     ) -> Result<Self, SessionError> {
         let key = keypair(identity).ok_or(SessionError::Identity)?;
-        let failed = |error: noise::Error| SessionError::Handshake(error.to_string());
-        let noise = noise::Config::new(&key).map_err(failed)?;
         // A handshake for this purpose and cluster is of no use for another.
-        let noise = noise.with_prologue(format!("veil reach 1 {}", scope_tag(scope)).into_bytes());
-        let stream = stream.compat();
-        let shaking = match end {
-            End::Begins => noise.upgrade_outbound(stream, ""),
-            End::Answers => noise.upgrade_inbound(stream, ""),
-        };
+        let prologue = format!("veil reach 2 {}", scope_tag(scope));
+        let shaking = noise::shake(stream, &key, prologue.as_bytes(), end == End::Begins);
         let shaken = timeout(HANDSHAKE_TIMEOUT, shaking).await;
-        let (peer, encrypted) = shaken.map_err(|_| SessionError::Timeout)?.map_err(failed)?;
-        Ok(Self::over(encrypted, PeerIdHash(keccak(&peer.to_bytes()).0), end))
+        let shaken = shaken.map_err(|_| SessionError::Timeout)?;
+        let (peer, secured) = shaken.map_err(|e| SessionError::Handshake(e.to_string()))?;
+        Ok(Self::over(secured, PeerIdHash(keccak(&peer.to_bytes()).0), end))
     }
 
     fn over<C>(stream: C, peer: PeerIdHash, end: End) -> Self
@@ -192,6 +186,7 @@ impl Session {
         let (found, incoming) = mpsc::channel(QUEUE);
         let mut config = Config::default();
         config.set_max_num_streams(STREAMS).set_max_connection_receive_window(Some(WINDOW));
+        config.set_split_send_size(PIECE);
         let mode = match end {
             End::Begins => Mode::Client,
             End::Answers => Mode::Server,

@@ -7,7 +7,7 @@ use tokio::{
     net::TcpStream,
 };
 use veil_node_containers::ReplicaId;
-use veil_node_p2p::ByteStream;
+use veil_node_p2p::{ByteStream, PIECE};
 use veil_protocol_spec::reach::Control;
 
 use crate::{
@@ -15,15 +15,12 @@ use crate::{
     host::{Host, refusal_of},
 };
 
-/// Bytes that are read at once.
-const BUFFER: usize = 64 << 10;
-
 /// Carries what comes on one to the other, until both ends are over.
 ///
 /// # Errors
 /// One of both breaks.
 pub async fn splice(mut one: TcpStream, mut other: ByteStream) -> io::Result<()> {
-    copy_bidirectional_with_sizes(&mut one, &mut other, BUFFER, BUFFER).await.map(drop)
+    copy_bidirectional_with_sizes(&mut one, &mut other, PIECE, PIECE).await.map(drop)
 }
 
 /// Connects, says whether it did, and carries what goes there and comes back.

@@ -1,8 +1,9 @@
 //! `veil devnet --processes` as a user runs it, insecure parameters: each node is a process, and
 //! `kill -9` is what happens to a worker that runs a replica and to a member in the middle of a slot.
 //!
-//! The test waits for nothing that passes: what it waits for stays, or is a line of a node's log. A
-//! slot is held by stopping (SIGSTOP) the members that it needs, in the seconds that it evaluates.
+//! The test waits for nothing that passes: what it waits for stays. A slot is held by stopping (SIGSTOP) members
+//! without which it cannot go on. That a member dies after any other step of a slot is in `tests/tests/slots.rs`, where
+//! the steps are events of a simulated world.
 //!
 //! It needs anvil, a Docker engine and the sample image (`cargo xtask setup`); without them it fails
 //! and says so.
@@ -93,13 +94,11 @@ fn killed_processes_neither_stop_placement_nor_double_it() {
     assert!(fewest >= 3, "{fewest} containers ran for a moment");
     network.give("eligible", drained);
 
-    // A member dies between the lock and the certificate: the others go on.
-    let held = network.hold_between_lock_and_certificate();
-    network.signal_node("member-2", Signal::SIGKILL);
+    // A member dies in a slot, which goes on without it.
+    let second = network.hold_in_a_slot();
+    network.end("member-2");
     network.signal_node("member-3", Signal::SIGCONT);
     network.signal_node("member-4", Signal::SIGCONT);
-    let second = network.submit(1);
-    network.stop_job(&held);
     until("the second job runs", || network.running(&second, 1));
     // It returns and catches up with a slot that was certified without it.
     let member = network.start_node("member-2");

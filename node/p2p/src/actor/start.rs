@@ -14,9 +14,8 @@ use libp2p::{
     Multiaddr, Swarm, SwarmBuilder,
     connection_limits::{self, ConnectionLimits},
     multiaddr::Protocol as Part,
-    noise, ping,
+    ping,
     swarm::SwarmEvent,
-    tcp, yamux,
 };
 use socket2::{Domain, Socket, Type};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -42,6 +41,7 @@ use crate::{
     stream::Streams,
     swim::{self, Liveness},
     traffic::Counters,
+    transport::tcp,
 };
 
 /// How long it may take to bind the listen addresses.
@@ -91,12 +91,11 @@ fn swarm(
         swim: request::behaviour(&scope, Lane::Swim, admission.clone()),
         streams: libp2p_stream::Behaviour::new(),
     };
-    let tcp = tcp::Config::default().nodelay(true);
     let swarm = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
-        .with_tcp(tcp, noise::Config::new, yamux::Config::default)
-        .map_err(|e| transport(&e))?
         .with_quic()
+        .with_other_transport(|key| Ok(tcp(key)?))
+        .map_err(|e| transport(&e))?
         .with_dns()
         .map_err(|e| transport(&e))?
         .with_bandwidth_metrics(&mut config.metrics.registry())
