@@ -169,7 +169,7 @@ impl Cli {
             Command::Operator(command) => operator::run(&command, asking),
             Command::Evidence(command) => evidence::run(&command, asking),
             Command::Config(command) => config::run(&command),
-            Command::Chain(command) => chain::run(&command),
+            Command::Chain(command) => chain::run(&command, asking),
             Command::Identity(command) => identity::run(&command),
             Command::Committee(command) => node::member(&command, asking),
             Command::Share(command) => share::run(&command),

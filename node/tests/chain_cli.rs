@@ -202,6 +202,20 @@ async fn policy_images_and_an_election() {
     shell.done(&["chain", "policy", "set", "--file", "policy"]);
     assert_eq!(shell.done(&["chain", "policy", "get"])["policy"]["min_candidates"], 2);
 
+    // Encrypted weights take a node that gives the keys, and a new cluster has none.
+    std::fs::write(shell.path("hidden"), "[weights]\nencrypted = true\n").unwrap();
+    let (code, said) = shell.veil(&["chain", "policy", "set", "--file", "hidden"]);
+    assert_eq!((code, said["kind"].as_str()), (2, Some("usage")), "{said}");
+    assert!(text(&said["error"]).contains("--node"), "{said}");
+    let set = ["chain", "policy", "set", "--file", "hidden", "--node", "/no/such/socket"];
+    let (code, said) = shell.veil(&set);
+    assert_eq!((code, said["kind"].as_str()), (1, Some("chain")), "{said}");
+    assert!(text(&said["error"]).contains("veil ceremony status"), "{said}");
+    let (code, said) = shell.veil(&["chain", "cluster", "--name", "other", "--policy", "hidden"]);
+    assert_eq!((code, said["kind"].as_str()), (2, Some("usage")), "{said}");
+    assert!(text(&said["error"]).contains("veil chain policy set"), "{said}");
+    assert_eq!(shell.done(&["chain", "policy", "get"])["policy"]["min_candidates"], 2);
+
     let digest = |byte: &str| format!("sha256:{}", byte.repeat(32));
     let manifest = serde_json::json!({
         "config": {"digest": digest("01")},

@@ -34,11 +34,11 @@
 //!
 //! let request = SyncRequest::Records { after: Slot(7) };
 //! let bytes = request.to_wire();
-//! // Version 5, the first variant, the slot.
-//! assert_eq!(bytes, [5, 0, 7]);
+//! // Version 6, the first variant, the slot.
+//! assert_eq!(bytes, [6, 0, 7]);
 //! assert_eq!(SyncRequest::from_wire(&bytes), Ok(request));
 //! // A second spelling of the same number is refused.
-//! let refused = SyncRequest::from_wire(&[5, 0, 0x87, 0]);
+//! let refused = SyncRequest::from_wire(&[6, 0, 0x87, 0]);
 //! assert_eq!(refused, Err(CodecError::NotCanonical { name: "SyncRequest" }));
 //! ```
 

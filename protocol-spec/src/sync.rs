@@ -12,8 +12,8 @@ use crate::{
     identity::InvalidSignature,
     ids::{Blake3Digest, KeySetDigest, PeerIdHash, PublicIdentity, ReplicaIndex, Slot},
     scheduling::{
-        Binding, ClusterState, JobSpec, Manifest, SignedCertificateVote, SignedSuspicion,
-        SlotRecord, Suspicion, Telemetry,
+        Binding, ClusterState, EncryptedWeights, JobSpec, Manifest, SignedCertificateVote,
+        SignedSuspicion, SlotRecord, Suspicion, Telemetry,
     },
     sealing::{SealingKeyAnnouncement, ShareAnswer, SignedShareRequest},
     snapshot::StateSnapshot,
@@ -147,13 +147,15 @@ pub enum SyncRequest {
     SealingKey,
     /// A member's share of the key of a sealed job (`sealed.md`, step 5).
     Share(Box<SignedShareRequest>),
+    /// The encrypted weights that a policy names, by their digest.
+    Weights(Blake3Digest),
 }
 
 impl Wire for SyncRequest {
     const NAME: &'static str = "SyncRequest";
     // Version 1 asked for no evidence, no votes and no public key, version 2 for no counter, version 3 not for
-    // what runs, version 4 for nothing of what is sealed.
-    const VERSION: u8 = 5;
+    // what runs, version 4 for nothing of what is sealed, version 5 for no weights.
+    const VERSION: u8 = 6;
     const MAX_BYTES: usize = 64 + SignedShareRequest::MAX_BYTES;
 }
 
@@ -187,6 +189,8 @@ pub enum SyncAnswer {
     SealingKey(Option<Box<SealingKeyAnnouncement>>),
     /// The member's share, encrypted to who asked, or why it keeps it.
     Share(ShareAnswer),
+    /// The weights as their author encrypted them.
+    Weights(Option<Box<EncryptedWeights>>),
 }
 
 impl SyncAnswer {
@@ -207,8 +211,8 @@ impl Wire for SyncAnswer {
     // knew nothing of what runs, or of replicas that are done, version 7 nothing of versions of jobs, version 8
     // nothing of periodic jobs, version 9 nothing of what is sealed, version 10 nothing of links and of the limits of
     // encrypted requests, version 11 no bodies with more than 64 KiB of sealed contents, version 12 nothing of sealed
-    // parts that do not open.
-    const VERSION: u8 = 13;
+    // parts that do not open, version 13 no weights.
+    const VERSION: u8 = 14;
     // Records that were put together, and the last; or a record and the state after it.
     const MAX_BYTES: usize = 64
         + SlotRecord::MAX_BYTES
@@ -224,6 +228,9 @@ const _: () =
     assert!(StateSnapshot::MAX_BYTES + 64 <= SyncAnswer::MAX_BYTES, "a snapshot must fit");
 
 const _: () = assert!(JobSpec::MAX_BYTES + 64 <= SyncAnswer::MAX_BYTES, "a job's body must fit");
+
+const _: () =
+    assert!(EncryptedWeights::MAX_BYTES + 64 <= SyncAnswer::MAX_BYTES, "weights must fit");
 
 const _: () = assert!(
     Evidence::MAX_BYTES + 64 <= SyncAnswer::MAX_BYTES
@@ -276,6 +283,7 @@ mod tests {
             SyncRequest::PublicKey(KeySetDigest([3; 32])),
             SyncRequest::BlocksOpened,
             SyncRequest::SealingKey,
+            SyncRequest::Weights(Blake3Digest([5; 32])),
         ] {
             assert_eq!(SyncRequest::from_wire(&request.to_wire()), Ok(request));
         }

@@ -13,7 +13,7 @@ mod updates;
 
 use serde_json::{Value, json};
 use veil_protocol_spec::{
-    Attempt, Blake3Digest, CeremonyId, Committee, Epoch, KeccakDigest, ParticipantIndex,
+    Address, Attempt, Blake3Digest, CeremonyId, Committee, Epoch, KeccakDigest, ParticipantIndex,
     PeerIdHash, PublicIdentity, ReplicaIndex, Signature, Slot, Wire,
     agreement::{
         AgreementMessage, Instance, Lock, Proposal, SlotEnd, SlotOutcome, Subject, Vote, VoteKind,
@@ -33,6 +33,13 @@ use jobs::{job, periodic_job};
 use parties::{binding, secret};
 use samples::{ended, input_bundle, key_files};
 use support::{compare, hex};
+
+/// Of ciphertexts that are none: what is pinned is everything around them.
+fn encrypted_weights() -> EncryptedWeights {
+    let Binding { scope, key_set, .. } = binding();
+    let list = ProvenList::new(vec![5; 60]).unwrap();
+    EncryptedWeights { scope, key_set, author: Address([7; 20]), nonce: 3, list }
+}
 
 fn telemetry() -> Telemetry {
     TelemetryBody {
@@ -319,6 +326,11 @@ fn scheduling() {
                 "json": serde_json::to_value(job()).unwrap(),
                 "periodic_encoding": hex(&periodic_job().to_wire()),
             },
+            "encrypted_weights": {
+                "encoding": hex(&encrypted_weights().to_wire()),
+                "digest": encrypted_weights().digest().to_string(),
+                "proof_metadata": hex(encrypted_weights().proof_metadata().as_bytes()),
+            },
             "cluster_policy": {
                 "encoding": encoding(&ClusterPolicy::default()),
                 "digest": ClusterPolicy::default().digest().to_string(),
@@ -407,6 +419,7 @@ fn sync() {
                 "public_key": encoding(&SyncRequest::PublicKey(binding().key_set)),
                 "blocks_opened": encoding(&SyncRequest::BlocksOpened),
                 "running": encoding(&SyncRequest::Running),
+                "weights": encoding(&SyncRequest::Weights(encrypted_weights().digest())),
             },
             "sync_answer": {
                 "records": encoding(&SyncAnswer::Records(vec![slot_record()])),
@@ -424,6 +437,8 @@ fn sync() {
                 "no_public_key": encoding(&SyncAnswer::PublicKey(None)),
                 "snapshot": encoding(&SyncAnswer::Snapshot(snapshot().into())),
                 "blocks_opened": encoding(&SyncAnswer::BlocksOpened(Some(COUNTER))),
+                "weights": encoding(&SyncAnswer::Weights(Some(encrypted_weights().into()))),
+                "no_weights": encoding(&SyncAnswer::Weights(None)),
             },
         }),
     );

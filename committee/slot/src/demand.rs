@@ -7,8 +7,7 @@ use veil_protocol_spec::{
     scheduling::{
         BITS_OF_ONE_WORKER, ClusterPolicy, ImageApproval, ImageReference, JobSpec, JobType,
         LeasePolicy, MAX_LINES_OF_OPERATOR, MAX_PERIODIC_OF_OPERATOR, MAX_VERSIONS, Overlap,
-        PolicyWeights, Priority, ResourceRequest, Schedule, SchedulingPolicy, VersionTerms,
-        bits_of_try,
+        Priority, ResourceRequest, Schedule, VersionTerms, bits_of_try,
     },
 };
 
@@ -158,11 +157,7 @@ impl JobDemand {
     /// Of a job in a cluster with this policy, which runs these images, as of a block of that time (Unix, seconds).
     #[must_use]
     pub fn of(job: &JobSpec, policy: &ClusterPolicy, images: &AllowedImages, now: u64) -> Self {
-        let has_weights = matches!(policy.weights, PolicyWeights::Public(_));
-        let lacks_weights = job.policy == SchedulingPolicy::Cost && !has_weights;
-        let refused = images.refuse(&job.image);
-        let refused = refused.or(lacks_weights.then_some(NotConsidered::Weights));
-        let refused = refused.or_else(|| match &job.request {
+        let refused = images.refuse(&job.image).or_else(|| match &job.request {
             ResourceRequest::Clear(request) => {
                 policy.scale.request(request).is_err().then_some(NotConsidered::TooLarge)
             }
@@ -229,13 +224,6 @@ pub enum NotConsidered {
          `veil job submit`"
     )]
     Scale,
-    /// The weights by which it is to be placed are encrypted, and no node gets the ciphertexts: every slot that
-    /// listed it would end void.
-    #[error(
-        "it is placed by cost, and the weights of the cluster's policy are encrypted, which members cannot \
-         evaluate yet: choose another policy, or have public weights set with `veil chain policy set`"
-    )]
-    Weights,
     /// More workers cannot use what is sealed in it than may deviate.
     #[error(
         "{workers} workers could not use its sealed part, and {needed} are enough: it was dealt wrongly, or what is sealed \
@@ -286,7 +274,8 @@ mod tests {
         KeccakDigest,
         codec::Bytes,
         scheduling::{
-            CpuUnits, EncryptedRequest, ProvenList, Resource, Resources, Scale, Sealed, SealedPart,
+            CpuUnits, EncryptedRequest, PolicyWeights, ProvenList, Resource, Resources, Scale,
+            SchedulingPolicy, Sealed, SealedPart,
         },
     };
 
@@ -384,17 +373,15 @@ mod tests {
         assert_eq!(refused(&encrypted, coarse), Some(NotConsidered::Scale));
     }
 
-    /// Section 6, 2 of the scheduler's review: one job by cost under encrypted weights stopped every slot.
+    /// Who has the ciphertexts is nothing that everybody knows: a member without them lists no such job, which is
+    /// no objection, and finds no manifest valid that does.
     #[test]
-    fn a_job_by_cost_is_not_considered_while_the_weights_are_encrypted() {
+    fn a_job_by_cost_is_considered_whether_or_not_the_weights_are_encrypted() {
         let weights = PolicyWeights::Encrypted(Blake3Digest([9; 32]));
         let encrypted = ClusterPolicy { weights, ..ClusterPolicy::default() };
-        let refused = |job: &JobSpec, policy: &ClusterPolicy| {
-            JobDemand::of(job, policy, &AllowedImages::default(), 0).refused
-        };
         let by_cost = JobSpec { policy: SchedulingPolicy::Cost, ..job(3) };
-        assert_eq!(refused(&by_cost, &encrypted), Some(NotConsidered::Weights));
-        assert_eq!(refused(&by_cost, &ClusterPolicy::default()), None);
-        assert_eq!(refused(&job(3), &encrypted), None, "others need no weights");
+        let demand = |policy| JobDemand::of(&by_cost, policy, &AllowedImages::default(), 0);
+        assert_eq!(demand(&encrypted), demand(&ClusterPolicy::default()));
+        assert_eq!(demand(&encrypted).refused, None);
     }
 }

@@ -11,7 +11,7 @@
 //! - [`progress`]: how far a process is, which its tasks write and the answers read.
 //! - [`routes`]: routers whose routes can be listed and compared with the OpenAPI document.
 //! - [`status`]: what the answers say; [`replicas`], [`given_back`], [`periodic`], [`versions`]: what they say of jobs, from
-//!   what the certificates say.
+//!   what the certificates say; [`weights`]: those of the policy, if they are encrypted.
 //! - [`client`]: asks a node, by socket or by URL; the command line speaks only through it. [`address`]: where;
 //!   [`trust`]: by which certificates.
 //!
@@ -47,6 +47,7 @@ pub mod tls;
 pub mod token;
 pub mod trust;
 pub mod versions;
+pub mod weights;
 
 use axum::{
     Json,

@@ -1,15 +1,20 @@
 //! A cluster's policy as people write it: TOML, with units in usual measures.
+//!
+//! # Encrypted weights
+//! A file may ask for its weights to be encrypted. [`PolicyFile`] then gives no policy before it is told
+//! [under which digest](PolicyFile::with_encrypted) they are, so that none in clear is sent by mistake.
 
-use core::num::NonZeroU16;
+use core::{fmt, num::NonZeroU16};
 
 use serde::Deserialize;
 use veil_protocol_spec::{
-    Wire as _,
+    Blake3Digest, Wire as _,
     scheduling::{
         Candidates, CircuitId, ClusterPolicy, CpuUnits, DiskUnits, GpuUnits, MemoryUnits,
         PolicyError, PolicyWeights, Scale, Weight, Weights,
     },
 };
+use zeroize::Zeroizing;
 
 /// A commented file with every key.
 pub const POLICY_SAMPLE: &str = include_str!("../samples/policy.toml");
@@ -38,6 +43,67 @@ pub enum PolicyFileError {
     /// A rule of policies.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// There is nothing to encrypt with.
+    #[error(
+        "weights.encrypted = true: a new cluster has no key to encrypt them with. Leave that out here, and set this file \
+         with `veil chain policy set` when the committee's key is on chain"
+    )]
+    NoKeyYet,
+}
+
+/// Weights that only the cluster's circuits get to see.
+pub struct HiddenWeights {
+    price: Zeroizing<u8>,
+    latency: Zeroizing<u8>,
+}
+
+impl HiddenWeights {
+    /// To encrypt them.
+    #[must_use]
+    pub fn expose(&self) -> Weights {
+        // They were weights when the file was read.
+        let weight = |of: &u8| Weight::new(*of).unwrap_or_default();
+        Weights { price: weight(&self.price), latency: weight(&self.latency) }
+    }
+}
+
+impl fmt::Debug for HiddenWeights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HiddenWeights(..)")
+    }
+}
+
+/// What a policy file says.
+#[derive(Debug)]
+pub struct PolicyFile {
+    /// With no weights of the file in it, if these are hidden.
+    policy: ClusterPolicy,
+    hidden: Option<HiddenWeights>,
+}
+
+impl PolicyFile {
+    /// What is to be encrypted, if the file says so.
+    #[must_use]
+    pub const fn hidden(&self) -> Option<&HiddenWeights> {
+        self.hidden.as_ref()
+    }
+
+    /// The policy, if all of it is public.
+    ///
+    /// # Errors
+    /// [`PolicyFileError::NoKeyYet`].
+    pub fn public(&self) -> Result<ClusterPolicy, PolicyFileError> {
+        match self.hidden {
+            None => Ok(self.policy),
+            Some(_) => Err(PolicyFileError::NoKeyYet),
+        }
+    }
+
+    /// The policy, with its weights in the list of that digest.
+    #[must_use]
+    pub fn with_encrypted(&self, list: Blake3Digest) -> ClusterPolicy {
+        ClusterPolicy { weights: PolicyWeights::Encrypted(list), ..self.policy }
+    }
 }
 
 #[derive(Deserialize)]
@@ -61,12 +127,13 @@ struct File {
 struct FileWeights {
     price: Weight,
     latency: Weight,
+    encrypted: bool,
 }
 
 impl Default for FileWeights {
     fn default() -> Self {
         let Weights { price, latency } = Weights::default();
-        Self { price, latency }
+        Self { price, latency, encrypted: false }
     }
 }
 
@@ -134,14 +201,20 @@ impl Unit {
 ///
 /// # Errors
 /// [`PolicyFileError`].
-pub fn parse(text: &str) -> Result<ClusterPolicy, PolicyFileError> {
+pub fn parse(text: &str) -> Result<PolicyFile, PolicyFileError> {
     let file: File = toml::from_str(text).map_err(|e| PolicyFileError::Parse(e.to_string()))?;
-    let FileWeights { price, latency } = file.weights;
+    let FileWeights { price, latency, encrypted } = file.weights;
+    let (weights, hidden) = if encrypted {
+        let [price, latency] = [price, latency].map(|weight| Zeroizing::new(weight.get()));
+        (Weights::default(), Some(HiddenWeights { price, latency }))
+    } else {
+        (Weights { price, latency }, None)
+    };
     let policy = ClusterPolicy {
         scale: file.unit.scale()?,
         min_candidates: file.min_candidates,
         max_workers: file.max_workers,
-        weights: PolicyWeights::Public(Weights { price, latency }),
+        weights: PolicyWeights::Public(weights),
         loss_grace_seconds: file.loss_grace_seconds,
         auditors: file.auditors,
         anchor_every: file.anchor_every,
@@ -151,7 +224,7 @@ pub fn parse(text: &str) -> Result<ClusterPolicy, PolicyFileError> {
         circuit_from: file.circuit_from,
         ..ClusterPolicy::default()
     };
-    Ok(ClusterPolicy::parse(&policy.to_wire())?)
+    Ok(PolicyFile { policy: ClusterPolicy::parse(&policy.to_wire())?, hidden })
 }
 
 /// For output: the policy in the measures of the file; the weights' digest if they are encrypted.
@@ -181,6 +254,34 @@ pub fn shown(policy: &ClusterPolicy) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parse(text: &str) -> Result<ClusterPolicy, PolicyFileError> {
+        super::parse(text)?.public()
+    }
+
+    #[test]
+    fn weights_to_encrypt_are_in_no_policy_and_nothing_that_is_printed() {
+        let text = "[weights]\nprice = 0\nlatency = 2\nencrypted = true";
+        let file = super::parse(text).unwrap();
+        let hidden = file.hidden().unwrap().expose();
+        assert_eq!((hidden.price.get(), hidden.latency.get()), (0, 2));
+        assert!(matches!(file.public(), Err(PolicyFileError::NoKeyYet)));
+        let list = Blake3Digest([7; 32]);
+        let policy = file.with_encrypted(list);
+        assert_eq!(
+            policy,
+            ClusterPolicy { weights: PolicyWeights::Encrypted(list), ..ClusterPolicy::default() }
+        );
+        assert_eq!(shown(&policy)["weights"]["encrypted"], list.to_string());
+        // Other weights are printed alike, and make the same policy but for the digest.
+        let other = super::parse("[weights]\nencrypted = true").unwrap();
+        assert_eq!(format!("{other:?}"), format!("{file:?}"));
+        assert_eq!(other.with_encrypted(list), policy);
+        let in_clear = super::parse("[weights]\nprice = 0\nlatency = 2").unwrap();
+        assert!(in_clear.hidden().is_none());
+        let refused = parse("[weights]\nencrypted = true\nlatency = 3").unwrap_err().to_string();
+        assert!(refused.contains("out of range"), "{refused}");
+    }
 
     #[test]
     fn the_sample_is_the_default_with_and_without_its_commented_keys() {

@@ -11,6 +11,7 @@
 //! | `GET /v1/jobs/{job}/versions` | the versions of the job that this one is a version of: list of [`JobVersion`](veil_node_api::versions::JobVersion) |
 //! | `GET /v1/sealing-keys` | the keys that jobs are sealed to, each signed by its member: list of [`SealingKeyAnnouncement`](veil_protocol_spec::sealing::SealingKeyAnnouncement) |
 //! | `GET /v1/encryption-keys` | what requests are encrypted with: [`EncryptionKeys`] |
+//! | `GET`, `POST /v1/policy/weights` | the policy's [encrypted weights](veil_node_api::weights) |
 //! | `GET /v1/slots/{slot}` | the [`SlotRecord`] |
 //! | `GET /v1/snapshot` | the newest record and the state after it, which its certificate commits to: [`SnapshotFile`] |
 //! | `GET /v1/slots/{slot}/votes` | the members' signed votes for the certificate of a slot |
@@ -20,6 +21,8 @@
 //! | `GET /v1/workers/{worker}/reach` | [a way](veil_node_api::relay) to a worker, upgraded to a stream of bytes |
 //! | `POST /v1/worker/evictions` | a worker [gives replicas back](veil_node_api::evict), on its socket only |
 //! | `GET /metrics` | what the node measures of itself, in OpenMetrics text, for Prometheus |
+
+mod weights;
 
 use std::sync::Arc;
 
@@ -31,7 +34,7 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use veil_node_api::{gate::Caller, refuse, relay, routes::Routes};
+use veil_node_api::{gate::Caller, refuse, relay, routes::Routes, weights::PATH as WEIGHTS};
 use veil_node_p2p::{PublishError, Topic};
 use veil_node_storage::{
     evidence::{
@@ -87,6 +90,8 @@ pub(crate) fn read_and_post(reporter: Reporter) -> Routes {
         .get("/v1/sealing-keys", sealing_keys)
         .get("/v1/snapshot", snapshot)
         .get("/v1/encryption-keys", encryption_keys)
+        .get(WEIGHTS, weights::list)
+        .post(WEIGHTS, weights::take)
         .get("/v1/slots/{slot}", record)
         .get("/v1/slots/{slot}/conflict", conflict)
         .get("/v1/slots/{slot}/votes", votes)

@@ -16,7 +16,6 @@
 
 mod peers;
 mod tasks;
-mod view;
 mod views;
 
 use std::{path::PathBuf, sync::Arc};
@@ -32,7 +31,8 @@ use veil_protocol_spec::{
     ClusterId, PeerIdHash, identity::SecretIdentity, scheduling::ClusterScope,
 };
 
-pub use self::{peers::Peers, tasks::Tasks, view::View, views::Views};
+pub use self::{peers::Peers, tasks::Tasks, views::Views};
+pub use veil_node_view::View;
 
 /// How to join.
 pub struct ClusterOptions {

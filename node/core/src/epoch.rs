@@ -14,7 +14,8 @@
 //! which key set it is, so there is nothing to disagree about.
 
 mod material;
-pub mod requests;
+mod requests;
+pub(crate) mod weights;
 
 use std::{
     io,
@@ -35,6 +36,7 @@ use veil_keygen_ceremony::keyset::{KeySetError, ParameterSet, UnknownParameters}
 use veil_node_chain::{ChainError, PublishedKey};
 use veil_node_p2p::FetchError;
 use veil_node_process::{evaluation_pool::EvaluationPool, unix_now};
+use veil_node_proven::{request::Requests, weights::PolicyWeightLists};
 use veil_node_storage::{
     evidence::{EvidenceError, EvidenceStore},
     ledger::{Ledger, LedgerError},
@@ -61,7 +63,7 @@ use crate::{
 
 pub use self::material::{Keys, Material, MaterialFiles};
 
-use self::{material::Loaded, requests::Requests};
+use self::material::Loaded;
 
 /// Why the key in force cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -203,6 +205,8 @@ pub struct ActiveEpoch {
     pub sealing: OnceLock<Sealing>,
     /// Encrypted requests of jobs.
     pub(crate) requests: Requests,
+    /// Encrypted weights of policies.
+    pub weights: PolicyWeightLists,
     pool: Mutex<Pool<Expanded>>,
     arrivals: watch::Sender<u64>,
     /// The last slot for which this node may have signed; the last of all until it has
@@ -271,6 +275,7 @@ impl ActiveEpoch {
             blocks_opened: watch::Sender::new(None),
             sealing: OnceLock::new(),
             requests: Requests::default(),
+            weights: PolicyWeightLists::new(&cluster.data_dir),
             pool: Mutex::new(pool),
             arrivals: watch::Sender::new(0),
             signed: AtomicU64::new(u64::MAX),

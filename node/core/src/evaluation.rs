@@ -5,7 +5,8 @@
 //!    else is needed. Else labels and policy as of the manifest's block, from the chain, and
 //! 2. bodies of the pending jobs and telemetry, from this node or from peers. Telemetry from a peer is
 //!    checked like gossip, but for its age: the committee has decided that it counts.
-//!    Encrypted requests of jobs are verified and expanded ([`crate::epoch::requests`]).
+//!    Encrypted requests of jobs are verified and expanded, and so are the policy's weights, if they are encrypted and
+//!    a job is placed by them.
 //! 3. The circuit, step by step, on the threads of the evaluation pool.
 
 mod error;
@@ -35,8 +36,8 @@ use veil_protocol_spec::{
     sync::{SyncAnswer, SyncRequest},
 };
 use veil_scheduler::{
-    Cancellation, EncryptedQuantities, EvaluateError, EvaluationKey, Outputs, slot::SlotEvaluation,
-    threshold::Inputs,
+    Cancellation, EncryptedQuantities, EvaluateError, EvaluationKey, ExpandedWeights, Outputs,
+    slot::SlotEvaluation, threshold::Inputs,
 };
 use veil_scheduler_plan::{inputs::PublicInputs, outcome::openings};
 
@@ -98,6 +99,8 @@ pub struct Fetched {
     pub telemetry: Vec<Arc<Verified<Expanded>>>,
     /// The encrypted requests, by job.
     pub requests: BTreeMap<Blake3Digest, Arc<EncryptedQuantities>>,
+    /// The policy's weights, if they are encrypted and a job is placed by them.
+    weights: Option<Arc<ExpandedWeights>>,
     /// Whether the input bundle was kept before.
     is_kept: bool,
 }
@@ -158,12 +161,12 @@ impl InputSource {
         cancellation: Cancellation,
     ) -> Result<Begun, EvaluationError> {
         let key = self.key()?.until(cancellation);
-        let Fetched { public, telemetry, requests, .. } = fetched;
+        let Fetched { public, telemetry, requests, weights, .. } = fetched;
         let reports = telemetry
             .iter()
             .map(|found| (found.digest, Arc::clone(&found.expanded.telemetry)))
             .collect();
-        let inputs = Inputs { public: public.clone(), reports, requests, weights: None };
+        let inputs = Inputs { public: public.clone(), reports, requests, weights };
         let evaluation = Arc::new(Mutex::new(SlotEvaluation::new(manifest, inputs, key)));
         Ok(Begun { evaluation, public, epoch: Arc::clone(&self.epoch) })
     }
@@ -272,7 +275,12 @@ impl InputSource {
         for (job, body) in &public.jobs {
             requests.extend(self.epoch.request(*job, body).await?.map(|found| (*job, found)));
         }
-        Ok(Fetched { public, telemetry, requests, is_kept })
+        let weights = public.policy.weights;
+        let weights = match public.jobs.values().find_map(|job| weights.list_for(job.policy)) {
+            Some(named) => Some(self.epoch.weights(named, &self.peers).await?),
+            None => None,
+        };
+        Ok(Fetched { public, telemetry, requests, weights, is_kept })
     }
 
     async fn public_inputs(

@@ -3,20 +3,16 @@
 //! Proofs are verified a few at a time: the rest waits in the topic's queue, and what does not fit
 //! there is lost, which the next message of the same worker makes good.
 
-use std::{
-    collections::BTreeMap,
-    num::NonZeroUsize,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{num::NonZeroUsize, sync::Arc, time::Instant};
 
 use async_recursion::async_recursion as boxed;
 use tokio::sync::Semaphore;
 use veil_committee_slot::pool::Refusal;
 use veil_node_p2p::{Gossip, Network, Topic};
+use veil_node_proven::sought::Sought;
 use veil_node_storage::jobs::{Jobs, JobsError, Offered};
 use veil_protocol_spec::{
-    Blake3Digest, Wire,
+    Wire,
     scheduling::{JobSpec, Telemetry},
 };
 use veil_scheduler::ListError;
@@ -25,11 +21,6 @@ use crate::{
     cluster::{Peers, Tasks, Views},
     epoch::{ActiveEpoch, TelemetryRefusal},
 };
-
-/// Between two attempts to get a body that no peer had; doubled each time.
-const RETRY_DELAY: Duration = Duration::from_secs(2);
-/// Up to 8.5 minutes.
-const MAX_DOUBLINGS: u32 = 8;
 
 /// Takes telemetry until the node stops.
 #[boxed]
@@ -144,35 +135,6 @@ async fn missing_jobs(views: &Views, peers: &Peers, jobs: &Jobs) {
     }
 }
 
-/// Bodies that no peer had: how often they were asked for, and when they are again. "Asked again [...] with
-/// growing pauses": anybody who may submit can make all others look for what does not exist. Gossip
-/// brings a body that comes later.
-#[derive(Debug, Default)]
-struct Sought(BTreeMap<Blake3Digest, (u32, Instant)>);
-
-impl Sought {
-    fn keep(&mut self, missing: &[Blake3Digest]) {
-        self.0.retain(|job, _| missing.contains(job));
-    }
-
-    fn is_due(&self, job: &Blake3Digest, now: Instant) -> bool {
-        self.0.get(job).is_none_or(|(_, due)| *due <= now)
-    }
-
-    /// Whether that was the first time.
-    fn failed(&mut self, job: Blake3Digest, now: Instant) -> bool {
-        let (times, due) = self.0.entry(job).or_insert((0, now));
-        *due = now + RETRY_DELAY.saturating_mul(1 << (*times).min(MAX_DOUBLINGS));
-        *times += 1;
-        *times == 1
-    }
-
-    /// How long it is until one is due.
-    fn next(&self, now: Instant) -> Option<Duration> {
-        self.0.values().map(|(_, due)| due.saturating_duration_since(now)).min()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use veil_protocol_spec::{
@@ -182,26 +144,6 @@ mod tests {
     };
 
     use super::*;
-
-    /// Finding C13: every node asked every peer every two seconds, for ever, for a body that nobody has.
-    #[test]
-    fn what_nobody_has_is_asked_for_less_and_less_often() {
-        let (mut sought, job, start) = (Sought::default(), Blake3Digest([1; 32]), Instant::now());
-        let (mut now, mut asked) = (start, 0);
-        while now < start + Duration::from_secs(3_600) {
-            assert!(sought.is_due(&job, now));
-            assert_eq!(sought.failed(job, now), asked == 0, "it is told once");
-            asked += 1;
-            let wait = sought.next(now).unwrap();
-            assert!(!sought.is_due(&job, now + wait - Duration::from_millis(1)));
-            now += wait;
-        }
-        assert!((9..=16).contains(&asked), "{asked} times in an hour");
-        assert!(sought.is_due(&Blake3Digest([2; 32]), start), "another one is asked for at once");
-        sought.keep(&[]);
-        assert_eq!(sought.next(start), None);
-        assert!(sought.is_due(&job, start), "submitted again");
-    }
 
     #[test]
     fn only_what_an_honest_peer_would_not_pass_on_is_a_fault() {

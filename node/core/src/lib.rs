@@ -9,7 +9,7 @@
 //! 2. [`cluster`]: follows the chain, joins the network, answers peers that were away.
 //! 3. [`epoch`]: what follows from the active key; [`follow`]: certificates; [`ingress`]: telemetry
 //!    and jobs from gossip; [`evaluation`]: the circuit on the locked inputs;
-//!    [`epoch::requests`]: those of jobs that are encrypted; [`audit`]: what others say that it gives; [`evidence`](veil_node_storage::evidence): what shows that somebody broke the protocol.
+//!    [`veil_node_proven`]: what is encrypted in jobs and in the policy; [`audit`]: what others say that it gives; [`evidence`](veil_node_storage::evidence): what shows that somebody broke the protocol.
 //! 4. [`progress`](veil_node_api::progress) and [`report`]: how far the node is; [`api`]: what it answers; [`answering`]: where, and to whom;
 //!    [`sync`]: what it answers to peers.
 //!

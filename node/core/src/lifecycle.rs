@@ -41,7 +41,7 @@ use crate::{
     answering::{Answering, AnsweringError},
     challenges,
     cluster::{Cluster, ClusterError, ClusterOptions},
-    epoch::{ActiveEpoch, EpochError, Material},
+    epoch::{ActiveEpoch, EpochError, Material, weights},
     report::{Joined, Reporter},
     slots,
     sync::SyncSource,
@@ -319,6 +319,11 @@ impl Node {
         let held =
             challenges::hold(cluster.chain.clone(), cluster.scope.cluster, Arc::clone(&epoch));
         cluster.tasks.spawn(held);
+        if epoch.keys.evaluation.is_some() {
+            let (views, peers) = (cluster.views.clone(), cluster.peers.clone());
+            let chain = cluster.chain.clone();
+            cluster.tasks.spawn(weights::follow(views, peers, chain, Arc::clone(&epoch)));
+        }
         let (mut views, following) = (cluster.views.subscribe(), Arc::clone(&epoch));
         let jobs = Arc::clone(&cluster.jobs);
         cluster.tasks.spawn(async move {

@@ -23,7 +23,7 @@ use veil_scheduler_plan::{
     unfit::{OnChain, Unfit},
 };
 
-use crate::cluster::View;
+use veil_node_view::View;
 
 /// The replicas of wanted jobs that have no place, or are to leave theirs, and why. `profiles` is what workers said of
 /// themselves, of those whose telemetry is held here.

@@ -225,11 +225,19 @@ impl Reporter {
         let view = joined.views.current();
         let mut waits = unplaced(&view, &joined.jobs, state, &profiles.unwrap_or_default());
         if let Some(epoch) = self.epoch() {
+            let weights = view.rules_or_default().weights;
+            // A light worker has none, and says nothing of those that need some.
+            let evaluates = epoch.keys.evaluation.is_some();
             for ((job, _), why) in &mut waits {
+                let list = joined.jobs.read(job, |body| weights.list_for(body.policy)).flatten();
+                let lacks = list.and_then(|named| epoch.weights.why_not(&named));
+                if let Some(lacks) = lacks.filter(|_| evaluates) {
+                    *why = format!("it is placed by cost, and {lacks}");
+                }
                 if epoch.sealing.get().is_some_and(|own| own.was_dealt_wrongly(job)) {
                     why.push_str("; its sealed part was dealt wrongly to this member, which does not propose it");
                 }
-                if let Some(refusal) = epoch.refused_request(job) {
+                if let Some(refusal) = epoch.requests.refused(job) {
                     *why =
                         format!("{refusal}; its operator submits it again with `veil job submit`");
                 }

@@ -1,4 +1,4 @@
-//! Answers peers that were away: records, telemetry, bodies of jobs, digests of key files, evidence, votes; workers
+//! Answers peers that were away: records, telemetry, bodies of jobs, the policy's weights, digests of key files, evidence, votes; workers
 //! that hand replicas over: what serves here; and workers that have won a replica of a sealed job: a member's share.
 //!
 //! # Flow
@@ -120,6 +120,9 @@ impl SyncSource {
                 let found = epoch.pool().find(&digest).map(|found| found.telemetry.clone());
                 let kept = || epoch.stores.as_ref()?.inputs.telemetry(&digest).ok()?;
                 SyncAnswer::Telemetry(found.or_else(kept).map(Box::new))
+            }
+            SyncRequest::Weights(named) => {
+                SyncAnswer::Weights(self.epoch()?.weights.kept(&named).map(Box::new))
             }
             SyncRequest::KeyFiles(key_set) => {
                 let epoch = self.epoch()?;

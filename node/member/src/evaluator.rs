@@ -40,10 +40,10 @@ pub(crate) type Step = (Slot, u16);
 /// A step and what came of its evaluation.
 pub(crate) type Finished = (Step, Result<Evaluation, String>);
 /// The same with what it goes on from.
-type Done = (Step, Result<(Evaluation, UnderWay), String>);
+type Done<B> = (Step, Result<(Evaluation, UnderWay<B>), String>);
 
 /// What a slot has begun, and what ends it.
-type UnderWay = (Slot, Begun, Cancellation);
+type UnderWay<B> = (Slot, B, Cancellation);
 
 /// Why there is nothing to open.
 #[derive(Debug, thiserror::Error)]
@@ -58,20 +58,35 @@ enum Failure {
     Stopped,
 }
 
+/// What evaluates steps.
+pub(crate) trait Steps: Clone + Send + Sync + 'static {
+    /// What the next step goes on from.
+    type Begun: Clone + Send + 'static;
+
+    /// Evaluates what is asked after what was opened, until that is cancelled.
+    fn evaluate(
+        &self,
+        manifest: Manifest,
+        begun: Option<Self::Begun>,
+        opened: Vec<Vec<u8>>,
+        cancellation: Cancellation,
+    ) -> impl Future<Output = Result<(Evaluation, Self::Begun), String>> + Send;
+}
+
 /// See the [module documentation](self).
-pub(crate) struct Evaluator {
-    work: Work,
+pub(crate) struct Evaluator<S: Steps = Work> {
+    work: S,
     tasks: Tasks,
     running: Option<(Step, Cancellation)>,
-    begun: Option<UnderWay>,
+    begun: Option<UnderWay<S::Begun>>,
     last: Option<(Step, Evaluation)>,
-    finished: mpsc::UnboundedReceiver<Done>,
-    finish: mpsc::UnboundedSender<Done>,
+    finished: mpsc::UnboundedReceiver<Done<S::Begun>>,
+    finish: mpsc::UnboundedSender<Done<S::Begun>>,
 }
 
 /// What an evaluation takes.
 #[derive(Clone)]
-struct Work {
+pub(crate) struct Work {
     network: Network,
     identity: SecretIdentity,
     inputs: InputSource,
@@ -85,8 +100,21 @@ impl Evaluator {
         inputs: InputSource,
         tasks: Tasks,
     ) -> Self {
+        Self::by(Work { network, identity, inputs }, tasks)
+    }
+
+    /// Signs and gossips what all steps of a slot come to here.
+    pub(crate) fn state(&self, manifest: Manifest, evaluation: Blake3Digest) {
+        let Work { network, identity, .. } = self.work.clone();
+        self.tasks.spawn(async move {
+            evaluation::report(&network, &identity, &manifest, evaluation).await;
+        });
+    }
+}
+
+impl<S: Steps> Evaluator<S> {
+    fn by(work: S, tasks: Tasks) -> Self {
         let (finish, finished) = mpsc::unbounded_channel();
-        let work = Work { network, identity, inputs };
         Self { work, tasks, running: None, begun: None, last: None, finished, finish }
     }
 
@@ -113,12 +141,12 @@ impl Evaluator {
         let (work, finish) = (self.work.clone(), self.finish.clone());
         self.tasks.spawn(async move {
             let begun = begun.map(|(_, begun, _)| begun);
-            let result = work.evaluate(manifest, begun, opened, &cancellation).await;
+            let result = work.evaluate(manifest, begun, opened, cancellation.clone()).await;
             if !cancellation.is_cancelled() {
                 let result =
                     result.map(|(evaluation, begun)| (evaluation, (key.0, begun, cancellation)));
                 // The member has stopped if nobody takes it.
-                let _ = finish.send((key, result.map_err(|error| error.to_string())));
+                let _ = finish.send((key, result));
             }
         });
     }
@@ -130,14 +158,6 @@ impl Evaluator {
         }
         self.begun.take_if(|(of, ..)| *of == slot);
         self.last.take_if(|((of, _), _)| *of == slot);
-    }
-
-    /// Signs and gossips what all steps of a slot come to here.
-    pub(crate) fn state(&self, manifest: Manifest, evaluation: Blake3Digest) {
-        let Work { network, identity, .. } = self.work.clone();
-        self.tasks.spawn(async move {
-            evaluation::report(&network, &identity, &manifest, evaluation).await;
-        });
     }
 
     /// The next evaluation that has finished.
@@ -164,8 +184,23 @@ impl Evaluator {
     }
 }
 
-impl Work {
+impl Steps for Work {
+    type Begun = Begun;
+
     async fn evaluate(
+        &self,
+        manifest: Manifest,
+        begun: Option<Begun>,
+        opened: Vec<Vec<u8>>,
+        cancellation: Cancellation,
+    ) -> Result<(Evaluation, Begun), String> {
+        let evaluated = self.evaluate_step(manifest, begun, opened, &cancellation).await;
+        evaluated.map_err(|error| error.to_string())
+    }
+}
+
+impl Work {
+    async fn evaluate_step(
         &self,
         manifest: Manifest,
         begun: Option<Begun>,
@@ -209,3 +244,6 @@ fn seconds_of_proofs(epoch: &ActiveEpoch, manifest: &Manifest) -> f64 {
     let entries = manifest.telemetry.iter();
     entries.filter_map(|e| Some(pool.get(&e.sender, &e.digest)?.expanded.seconds)).sum()
 }
+
+#[cfg(test)]
+mod tests;

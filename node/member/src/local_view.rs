@@ -112,7 +112,8 @@ impl ViewSnapshot {
     }
 
     /// The same of jobs that this member proposes: not of one whose sealed key was dealt to it wrongly
-    /// (`sealed.md`, step 4), or whose encrypted request it has not verified. "A job that is not listed is no objection."
+    /// (`sealed.md`, step 4), whose encrypted request it has not verified, or that is placed by weights which it does
+    /// not have. "A job that is not listed is no objection."
     pub(crate) fn proposed<'a>(
         &self,
         jobs: &'a Jobs,
@@ -125,7 +126,12 @@ impl ViewSnapshot {
         let is_sound = |job: &Blake3Digest| {
             jobs.read(job, |body| epoch.has_sound_request(job, body)) == Some(true)
         };
-        move |job| demands(job).filter(|_| has_right_share(job) && is_sound(job))
+        let weights = self.view.rules_or_default().weights;
+        let has_weights = move |body: &JobSpec| {
+            weights.list_for(body.policy).is_none_or(|named| epoch.weights.has(&named))
+        };
+        let can_place = move |job: &Blake3Digest| jobs.read(job, has_weights) == Some(true);
+        move |job| demands(job).filter(|_| has_right_share(job) && is_sound(job) && can_place(job))
     }
 
     /// The view that rules and differences follow from. `jobs` says what a job wants whose body is known, `fit` who

@@ -1,10 +1,17 @@
 //! Why an operator's command fails.
 
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
 use veil_committee_sealed::seal::SealError;
 use veil_node_api::client::ClientError;
 use veil_node_chain::{AccountKeyError, ChainError};
-use veil_node_config::job_file::JobFileError;
-use veil_protocol_spec::{Address, Blake3Digest, scheduling::PolicyError, sealing::RosterError};
+use veil_node_config::{job_file::JobFileError, policy_file::PolicyFileError};
+use veil_protocol_spec::{
+    Address, Blake3Digest, CodecError, scheduling::PolicyError, sealing::RosterError,
+};
 
 use crate::obstacle::Obstacle;
 
@@ -22,8 +29,8 @@ pub enum OperatorError {
     Job(#[from] JobFileError),
     /// There is nobody to seal to.
     #[error(
-        "part of the job is to be sealed to the committee, and the chain names none yet: `veil ceremony status` \
-         shows how far its ceremony is"
+        "this is to be encrypted for the committee, and the chain names none yet: `veil ceremony status` shows how far its \
+         ceremony is"
     )]
     NoCommittee,
     /// The node does not say which keys there are.
@@ -40,9 +47,37 @@ pub enum OperatorError {
         "the node's reference string is not the one on chain, so nothing was encrypted or submitted: ask another node"
     )]
     OtherReferenceString,
-    /// The request cannot be encrypted.
-    #[error("the job's request is not encrypted, and nothing was submitted: {0}")]
+    /// A request or weights cannot be encrypted.
+    #[error("it is not encrypted, and nothing was submitted: {0}")]
     Encrypt(String),
+    /// A file.
+    #[error("{path}: {source}")]
+    #[allow(missing_docs, reason = "the message says what its fields are")]
+    File { path: PathBuf, source: io::Error },
+    /// The file is no list of weights.
+    #[error("{path} holds no encrypted weights: {source}")]
+    #[allow(missing_docs, reason = "the message says what its fields are")]
+    List { path: PathBuf, source: CodecError },
+    /// The policy file.
+    #[error(transparent)]
+    PolicyFile(#[from] PolicyFileError),
+    /// The node does not say what it has of the policy.
+    #[error("the node does not say which of the policy's weights it has: {0}")]
+    Weights(ClientError),
+    /// The chain names the list, or will, and no node has it.
+    #[error(
+        "no node has the policy's weights yet, so no job is placed by cost: {source}; `veil chain policy give --list {path}` \
+         hands them over once more"
+    )]
+    #[allow(missing_docs, reason = "the message says what its fields are")]
+    NotGiven { path: PathBuf, source: Box<ClientError> },
+    /// The node does not see that the chain names the list.
+    #[error(
+        "the node sees no policy that names the weights {weights}: does the chain (`veil chain policy get`), and does the \
+         node follow the chain (`veil status`)? Then repeat `veil chain policy give --list {path}`"
+    )]
+    #[allow(missing_docs, reason = "the message says what its fields are")]
+    NotNamed { path: PathBuf, weights: Blake3Digest },
     /// Its body cannot be made again.
     #[error(
         "the chain lists no submission with nonce {nonce} of what this file gives now: it was another file, or other \
@@ -125,6 +160,13 @@ pub enum OperatorError {
          says whose they are with --for"
     )]
     NoSuchJob(Blake3Digest),
+}
+
+impl OperatorError {
+    /// What the system says of a file.
+    pub(crate) fn file(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::File { path: path.to_owned(), source }
+    }
 }
 
 fn no_version(to: &Option<u32>, known: &[u32]) -> String {

@@ -14,7 +14,8 @@
 //! 5. [`show`] writes for people what nodes and contracts say.
 //! 6. [`reach`] leads to where replicas run.
 //! 7. [`chain`] says what the contracts have of a cluster and its elections.
-//! 8. [`verify::Verifier`] checks a placement for somebody who trusts nothing but the chain.
+//! 8. [`new_policy`] sets a policy whose weights are encrypted.
+//! 9. [`verify::Verifier`] checks a placement for somebody who trusts nothing but the chain.
 //!
 //! # State and restart
 //! None. A submission that is cut off leaves either nothing on chain, or a digest whose body a node has:
@@ -34,6 +35,7 @@ pub mod chain;
 pub mod error;
 pub mod figures;
 pub mod history;
+pub mod new_policy;
 pub mod obstacle;
 pub mod plan;
 mod policy;

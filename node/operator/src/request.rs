@@ -75,7 +75,7 @@ pub async fn judge(
         Ok(committed) => committed,
         Err(verdict) => return Ok(judged(verdict)),
     };
-    let key = Key::of(chain, cluster, node, &body).await?;
+    let key = Key::of(chain, cluster, node).await?;
     if key.key_set() != request.key_set {
         return Err(OperatorError::Encrypt(
             "the job is encrypted under an earlier key set than the cluster's".to_owned(),

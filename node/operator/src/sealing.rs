@@ -12,12 +12,12 @@ use veil_node_config::job_file::{JobFile, JobFileError};
 use veil_protocol_spec::{
     Blake3Digest, ClusterId, KeySetDigest,
     scheduling::{
-        Binding, EncryptedRequest, JobSpec, ProofMetadata, ResourceRequest, Scale, Sealed,
-        SealedContents, SealedRequest, dominant,
+        Binding, EncryptedRequest, JobSpec, ProofMetadata, ProvenList, ResourceRequest, Scale,
+        Sealed, SealedContents, SealedRequest, dominant,
     },
     sealing::{EncryptionKeys, SealingKeyAnnouncement, SealingRoster, public_key_digest},
 };
-use veil_scheduler::{ReferenceString, encrypt_request, read_public_key};
+use veil_scheduler::{ListError, ReferenceString, encrypt_request, read_public_key};
 
 use crate::{error::OperatorError, obstacle::Obstacle, policy};
 
@@ -49,7 +49,7 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// As of now, for a job of the cluster.
+    /// As of now, for what is sent to the cluster.
     ///
     /// # Errors
     /// [`OperatorError`].
@@ -57,10 +57,10 @@ impl Key {
         chain: &Chain,
         cluster: ClusterId,
         node: &Client,
-        job: &JobSpec,
     ) -> Result<Self, OperatorError> {
         let key = chain.current_key(cluster).await?.ok_or(OperatorError::NoCommittee)?;
-        let binding = Binding { scope: job.scope, key_set: key.key_set, epoch: key.epoch };
+        let scope = chain.scope(cluster);
+        let binding = Binding { scope, key_set: key.key_set, epoch: key.epoch };
         let committee = chain.cluster(cluster).await?.committee;
         let attempt = chain.ceremony_attempt(cluster, key.epoch, key.attempt).await?;
         let attempt = attempt.ok_or(OperatorError::NoCommittee)?;
@@ -78,6 +78,31 @@ impl Key {
 impl Key {
     pub(crate) const fn key_set(&self) -> KeySetDigest {
         self.binding.key_set
+    }
+
+    /// Encrypts with what a node gives, once that is known to be the cluster's. It takes seconds.
+    ///
+    /// # Errors
+    /// [`OperatorError`]; nothing was encrypted then.
+    pub(crate) async fn prove(
+        &self,
+        keys: EncryptionKeys,
+        encrypt: impl FnOnce(&CompactPublicKey, &ReferenceString) -> Result<ProvenList, ListError>
+        + Send
+        + 'static,
+    ) -> Result<ProvenList, OperatorError> {
+        let public_key = public_key(self, &keys)?;
+        let (parameters, expected) = (*self.parameters.pke(), self.reference_string);
+        let encrypting = tokio::task::spawn_blocking(move || {
+            let string = ReferenceString::read(&*keys.reference_string.0, parameters);
+            let string = string.map_err(|error| OperatorError::Encrypt(error.to_string()))?;
+            if string.digest() != expected {
+                return Err(OperatorError::OtherReferenceString);
+            }
+            let list = encrypt(&public_key, &string);
+            list.map_err(|error| OperatorError::Encrypt(error.to_string()))
+        });
+        encrypting.await.map_err(|error| OperatorError::Encrypt(error.to_string()))?
     }
 }
 
@@ -115,7 +140,7 @@ pub(crate) async fn sealed(
     let account = chain.account_key().ok_or(ChainError::NoAccount)?;
     let signature = account.sign(&SealerKey::to_sign(&job))?;
     let sealer = SealerKey::from_signature(&signature);
-    let key = Key::of(chain, cluster, node, &job).await?;
+    let key = Key::of(chain, cluster, node).await?;
     let mut job = contents.public(job);
     if encrypts {
         let scale = policy::current(chain, cluster).await?.scale;
@@ -145,23 +170,14 @@ async fn encrypted(
     };
     let sealed = SealedRequest { limits, seed: sealer.request_seed(job.nonce, &limits) };
     let quantities = sealed.quantities(&scale).map_err(Obstacle::TooLarge)?;
-    let public_key = public_key(key, &keys)?;
-    let (reference_string, parameters) = (keys.reference_string, *key.parameters.pke());
     let key_set = key.binding.key_set;
     let metadata = ProofMetadata::for_request(&job.scope, &key_set, &job.operator, job.nonce);
-    let (expected, randomness) = (key.reference_string, sealed.seed.randomness());
-    let commitment = sealed.commitment(&metadata);
-    // It takes seconds.
-    let encrypting = tokio::task::spawn_blocking(move || {
-        let string = ReferenceString::read(&*reference_string.0, parameters);
-        let string = string.map_err(|error| OperatorError::Encrypt(error.to_string()))?;
-        if string.digest() != expected {
-            return Err(OperatorError::OtherReferenceString);
-        }
-        encrypt_request(&quantities, &randomness, &public_key, &string, &metadata)
-            .map_err(|error| OperatorError::Encrypt(error.to_string()))
-    });
-    let list = encrypting.await.map_err(|error| failed(&error))??;
+    let (commitment, randomness) = (sealed.commitment(&metadata), sealed.seed.randomness());
+    let list = key
+        .prove(keys, move |public_key, string| {
+            encrypt_request(&quantities, &randomness, public_key, string, &metadata)
+        })
+        .await?;
     let dominant = dominant(&quantities);
     Ok((EncryptedRequest { key_set, scale, dominant, commitment, list }, sealed))
 }

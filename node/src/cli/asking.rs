@@ -53,7 +53,9 @@ impl Asking {
         };
         let address = named.or(found);
         let address = address.ok_or_else(|| {
-            Failure::usage("which node? give --node https://HOST[:PORT], or --config or --devnet")
+            Failure::usage(
+                "which node? give --node, or --config or --devnet if the command has them",
+            )
         })?;
         let (ca, token) = (self.node_ca.clone().or(ca), self.node_token_file.clone().or(token));
         Ok(Client::open(address, ca.as_deref(), token.as_deref())?)

@@ -18,13 +18,14 @@ use veil_node_operator::{chain, show};
 use veil_node_storage::durable::write_new;
 use veil_node_terminal::waiting;
 use veil_protocol_spec::{
-    Address, ClusterId, Committee, KeccakDigest, PeerIdHash,
+    Address, ClusterId, Committee, KeccakDigest, PeerIdHash, Wire as _,
     registry::Roles,
     scheduling::{Label, Organisation, keccak},
 };
 
 use self::arguments::{ClusterArgument, Connection, Contract};
 use super::{
+    asking::Asking,
     failure::{Exit, Failure},
     identity::IdentityArguments,
     output,
@@ -248,13 +249,13 @@ fn parse_committee(text: &str) -> Result<Committee, String> {
     Committee::new(n).map_err(|error| error.to_string())
 }
 
-pub(super) fn run(command: &Command) -> Exit {
+pub(super) fn run(command: &Command, asking: &Asking) -> Exit {
     let json = connection(command).json;
     let ended = block_on(async {
         if let Command::Watch(arguments) = command {
             return watch::run(arguments).await;
         }
-        let report = carry_out(command).await?;
+        let report = carry_out(command, asking).await?;
         output::show(json, &report, |out| show::write_report(out, &report, 0))?;
         Ok(Exit::Done)
     });
@@ -281,7 +282,7 @@ const fn connection(command: &Command) -> &Connection {
     }
 }
 
-async fn carry_out(command: &Command) -> Result<Value, Failure> {
+async fn carry_out(command: &Command, asking: &Asking) -> Result<Value, Failure> {
     match command {
         Command::Deploy(arguments) => deploy(arguments).await,
         Command::Cluster(arguments) => cluster(arguments).await,
@@ -333,7 +334,7 @@ async fn carry_out(command: &Command) -> Result<Value, Failure> {
         }
         Command::Admin(arguments) => custody::admin(arguments).await,
         Command::Dispute(command) => custody::dispute(command).await,
-        Command::Policy(command) => policy::carry_out(command).await,
+        Command::Policy(command) => policy::carry_out(command, asking).await,
         Command::Image(command) => image::carry_out(command).await,
         Command::Elect(command) => elect::carry_out(command).await,
         // It prints as it goes.
@@ -380,7 +381,7 @@ async fn deploy(arguments: &Deploy) -> Result<Value, Failure> {
 
 async fn cluster(arguments: &NewCluster) -> Result<Value, Failure> {
     let policy = match &arguments.policy {
-        Some(path) => policy::read(path)?,
+        Some(path) => policy::read(path)?.public().map_err(Failure::usage)?.to_wire(),
         None => Vec::new(),
     };
     let chain = arguments.contract.connect_to_send(&arguments.connection).await?;

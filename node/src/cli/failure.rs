@@ -311,11 +311,12 @@ impl From<OperatorError> for Failure {
             | OperatorError::Node(ref cause)
             | OperatorError::Versions(ref cause)
             | OperatorError::SealingKeys(ref cause)
+            | OperatorError::Weights(ref cause)
             | OperatorError::NotSubmitted(ref cause) => {
                 let (exit, kind) = of_node(cause);
                 Self::new(exit, kind, error)
             }
-            OperatorError::Body { ref source, .. } => {
+            OperatorError::Body { ref source, .. } | OperatorError::NotGiven { ref source, .. } => {
                 let (exit, kind) = of_node(source);
                 Self::new(exit, kind, error)
             }
@@ -325,8 +326,12 @@ impl From<OperatorError> for Failure {
             | OperatorError::OtherPublicKey
             | OperatorError::OtherReferenceString
             | OperatorError::NotSealedAgain { .. } => Self::new(Exit::Failed, "refused", error),
-            OperatorError::Account(_) => Self::new(Exit::Usage, "usage", error),
-            OperatorError::NoVersion { .. }
+            OperatorError::File { .. } => Self::new(Exit::Files, "files", error),
+            OperatorError::NotNamed { .. } => Self::new(Exit::Failed, "node", error),
+            OperatorError::Account(_)
+            | OperatorError::List { .. }
+            | OperatorError::PolicyFile(_)
+            | OperatorError::NoVersion { .. }
             | OperatorError::SealedVersion(_)
             | OperatorError::NotFound(_)
             | OperatorError::Ambiguous(_) => Self::new(Exit::Usage, "usage", error),

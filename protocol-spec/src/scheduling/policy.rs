@@ -8,11 +8,14 @@
 //!
 //! # Confidential weights
 //! The weights of `cost` may be encrypted by the policy's author, so that workers and operators do
-//! not learn what the cluster prefers. The policy then names the digest of an
-//! [`EncryptedWeights`], which travels by gossip: the chain takes 8 KiB, a proven list is larger.
+//! not learn what the cluster prefers. The policy then names the digest of an [`EncryptedWeights`], which nodes ask each
+//! other for: the chain takes 8 KiB, a proven list is larger.
 
 use serde::{Deserialize, Serialize};
-use veil_protocol_spec_job::sampling::{Candidates, Sampling};
+use veil_protocol_spec_job::{
+    job::SchedulingPolicy,
+    sampling::{Candidates, Sampling},
+};
 
 use super::{
     binding::ClusterScope,
@@ -94,6 +97,23 @@ pub enum PolicyWeights {
     Public(Weights),
     /// The author encrypts them; this is [`EncryptedWeights::digest`].
     Encrypted(Blake3Digest),
+}
+
+impl PolicyWeights {
+    /// Which list has them, if they are encrypted.
+    #[must_use]
+    pub const fn encrypted(self) -> Option<Blake3Digest> {
+        match self {
+            Self::Public(_) => None,
+            Self::Encrypted(digest) => Some(digest),
+        }
+    }
+
+    /// Which list a job of that policy is placed by, if it takes one.
+    #[must_use]
+    pub fn list_for(self, policy: SchedulingPolicy) -> Option<Blake3Digest> {
+        self.encrypted().filter(|_| policy == SchedulingPolicy::Cost)
+    }
 }
 
 /// Weights encrypted and proven by the policy's author.
@@ -449,6 +469,16 @@ mod tests {
         earlier[0] = 2;
         let refused = ClusterPolicy::parse(&earlier).unwrap_err();
         assert!(refused.to_string().contains("ClusterPolicy has version 2"), "{refused}");
+    }
+
+    #[test]
+    fn only_jobs_by_cost_need_a_list_and_only_of_encrypted_weights() {
+        let list = Blake3Digest([9; 32]);
+        let (encrypted, public) =
+            (PolicyWeights::Encrypted(list), PolicyWeights::Public(Weights::default()));
+        assert_eq!(encrypted.list_for(SchedulingPolicy::Cost), Some(list));
+        assert_eq!(encrypted.list_for(SchedulingPolicy::Spread), None);
+        assert_eq!(public.list_for(SchedulingPolicy::Cost), None);
     }
 
     #[test]

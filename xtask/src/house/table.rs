@@ -204,6 +204,27 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-protocol-spec",
         ],
     ),
+    // What others have encrypted is verified beneath whoever fetches it. Its tests make keys as the ceremony's do.
+    row(
+        Product,
+        "veil-node-proven",
+        NONE,
+        &["veil-node-storage", "veil-protocol-spec", "veil-scheduler"],
+    )
+    .with_tests_of(&["veil-keygen-ceremony"]),
+    // What the contracts say, as values: whoever judges by it fetches nothing.
+    row(
+        Product,
+        "veil-node-view",
+        NONE,
+        &[
+            "veil-committee-slot",
+            "veil-node-chain",
+            "veil-node-p2p",
+            "veil-protocol-spec",
+            "veil-scheduler-plan",
+        ],
+    ),
     row(
         Product,
         "veil-node-core",
@@ -219,7 +240,9 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-node-driver",
             "veil-node-p2p",
             "veil-node-process",
+            "veil-node-proven",
             "veil-node-storage",
+            "veil-node-view",
             "veil-protocol-spec",
             "veil-scheduler",
             "veil-scheduler-plan",

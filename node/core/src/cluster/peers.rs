@@ -1,5 +1,6 @@
 //! The other nodes of the cluster, to ask for what this node lacks.
 
+use core::fmt;
 use std::{pin::pin, time::Duration};
 
 use async_recursion::async_recursion as boxed;
@@ -106,6 +107,12 @@ impl Peers {
             }
         };
         until_enough(peers.into_iter().map(ask), at_once, is_enough).await;
+    }
+
+    /// Counts what a peer brought that is not what was asked for.
+    pub(crate) fn refuse(&self, peer: PeerIdHash, name: &'static str, why: &dyn fmt::Display) {
+        self.network.metrics().refuse(Protocol::Sync.name(), name);
+        tracing::warn!(%peer, %why, "what a peer brought is refused");
     }
 
     /// The committee members' peers.

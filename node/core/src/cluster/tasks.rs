@@ -11,7 +11,9 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    pub(super) fn new(stop: CancellationToken) -> Self {
+    /// Tasks that end when that is cancelled.
+    #[must_use]
+    pub fn new(stop: CancellationToken) -> Self {
         Self { stop, running: TaskTracker::new() }
     }
 

@@ -10,9 +10,8 @@ use async_recursion::async_recursion as boxed;
 use backon::{ExponentialBuilder, Retryable};
 use tokio::sync::watch;
 use veil_node_chain::{Chain, ChainError};
+use veil_node_view::View;
 use veil_protocol_spec::{ClusterId, scheduling::BlockRef};
-
-use super::view::View;
 
 /// Views kept for manifests that name an earlier block.
 const KEPT_VIEWS: usize = 64;

@@ -2,12 +2,13 @@
 
 use veil_node_chain::ChainError;
 use veil_node_process::evaluation_pool::NoThreads;
+use veil_node_proven::{request::RequestRefusal, weights::WeightsRefusal};
 use veil_node_storage::inputs::InputsError;
 use veil_protocol_spec::{Blake3Digest, PeerIdHash, scheduling::PolicyError};
 use veil_scheduler::EvaluateError;
 use veil_scheduler_plan::outcome::DecodeError;
 
-use crate::epoch::{TelemetryRefusal, requests::RequestRefusal};
+use crate::epoch::TelemetryRefusal;
 
 /// Why a manifest was not evaluated.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +32,7 @@ pub enum EvaluationError {
     /// Its proof does not hold: more than t members have locked something they did not verify.
     #[error("the manifest names telemetry that must not be computed on: {0}")]
     Telemetry(#[from] TelemetryRefusal),
-    /// The policy is not of this build's form, or needs what is not distributed yet.
+    /// The policy is not of this build's form.
     #[error("the cluster's policy: {0}; `veil chain policy set` replaces it")]
     Policy(#[from] PolicyError),
     /// A state that this node does not have.
@@ -49,6 +50,9 @@ pub enum EvaluationError {
     /// Its proof does not hold: more than t members have locked something they did not verify.
     #[error("the manifest lists a job that must not be computed on: {0}")]
     Request(#[from] RequestRefusal),
+    /// A job is placed by cost, and there is nothing to place it by.
+    #[error(transparent)]
+    Weights(#[from] WeightsRefusal),
     /// The circuit.
     #[error(transparent)]
     Evaluate(#[from] EvaluateError),

@@ -11,13 +11,13 @@ use veil_scheduler::{request_agrees, verify_request, write_public_key};
 
 use super::*;
 
-const SCOPE: ClusterScope =
+pub(crate) const SCOPE: ClusterScope =
     ClusterScope { chain_id: ChainId(1), contract: Address([1; 20]), cluster: ClusterId([2; 32]) };
 
 /// What the chain, the members and an honest node say.
 pub(crate) struct Cluster {
     pub(crate) key: Key,
-    keys: EncryptionKeys,
+    pub(crate) keys: EncryptionKeys,
     pub(crate) public: CompactPublicKey,
     pub(crate) string: ReferenceString,
 }

@@ -6,22 +6,22 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
-use veil_node_config::policy_file;
-use veil_protocol_spec::{
-    Wire as _, hex,
-    scheduling::{ClusterPolicy, keccak},
-};
+use serde_json::Value;
+use veil_node_config::policy_file::{self, PolicyFile};
+use veil_node_operator::new_policy;
 
 use super::arguments::{Connection, Where};
-use crate::cli::failure::Failure;
+use crate::cli::{asking::Asking, failure::Failure};
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Command {
-    /// Show the policy in force, and the one that is announced.
+    /// Show the policy in force, and the one that is announced; with --node, what that node has of encrypted weights.
     Get(Get),
-    /// Replace the policy; the first holds at once, later ones after the cluster's delay.
+    /// Replace the policy; the first holds at once, later ones after the cluster's delay. Weights that its file wants
+    /// encrypted take a node, which gives the keys and gets the encrypted weights.
     Set(Set),
+    /// Give a node the encrypted weights that `set` has written to a file.
+    Give(Give),
 }
 
 #[derive(Debug, Args)]
@@ -42,60 +42,54 @@ pub(in crate::cli) struct Set {
     place: Where,
 }
 
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Give {
+    /// The file that `set` has named.
+    #[arg(long, value_name = "FILE")]
+    list: PathBuf,
+    #[command(flatten)]
+    place: Where,
+}
+
 impl Command {
     pub(super) const fn connection(&self) -> &Connection {
         match self {
             Self::Get(a) => &a.place.connection,
             Self::Set(a) => &a.place.connection,
+            Self::Give(a) => &a.place.connection,
         }
     }
 }
 
-/// A policy file as the chain keeps it.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+/// A policy file.
+pub(super) fn read(path: &Path) -> Result<PolicyFile, Failure> {
     let text = fs::read_to_string(path).map_err(Failure::file(path))?;
-    let policy = policy_file::parse(&text)
-        .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
-    Ok(policy.to_wire())
+    let read = policy_file::parse(&text);
+    read.map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
 }
 
-fn shown(policy: &[u8]) -> Value {
-    json!({
-        "policy": ClusterPolicy::parse(policy).ok().as_ref().map(policy_file::shown),
-        "policy_hex": hex(policy),
-        "policy_hash": format!("0x{}", keccak(policy)),
-    })
-}
-
-pub(super) async fn carry_out(command: &Command) -> Result<Value, Failure> {
+pub(super) async fn carry_out(command: &Command, asking: &Asking) -> Result<Value, Failure> {
     match command {
-        Command::Get(arguments) => {
-            let chain = arguments.place.contract.connect(&arguments.place.connection).await?;
-            let cluster = arguments.place.cluster.id();
-            let policy = chain.cluster_policy(cluster).await?;
-            if let Some(path) = &arguments.out {
-                fs::write(path, &policy).map_err(Failure::file(path))?;
-            }
-            let mut report = shown(&policy);
-            if let Some((announced, from)) = chain.announced_policy(cluster).await? {
-                report["announced"] = shown(&announced);
-                report["announced"]["from"] = json!(from);
+        Command::Get(Get { out, place }) => {
+            let node = asking.is_given().then(|| asking.client(None)).transpose()?;
+            let chain = place.contract.connect(&place.connection).await?;
+            let (report, bytes) =
+                new_policy::describe(&chain, place.cluster.id(), node.as_ref()).await?;
+            if let Some(path) = out {
+                fs::write(path, bytes).map_err(Failure::file(path))?;
             }
             Ok(report)
         }
-        Command::Set(arguments) => {
-            let path = &arguments.file;
-            let policy = read(path)?;
-            let chain =
-                arguments.place.contract.connect_to_send(&arguments.place.connection).await?;
-            let cluster = arguments.place.cluster.id();
-            let mined = chain.set_cluster_policy(cluster, &policy).await?;
-            let announced = chain.announced_policy(cluster).await?;
-            Ok(json!({
-                "policy_hash": format!("0x{}", keccak(&policy)),
-                "from": announced.map(|(_, from)| from),
-                "transaction": format!("0x{}", mined.transaction),
-            }))
+        Command::Set(Set { file, place }) => {
+            let read = read(file)?;
+            let node = read.hidden().map(|_| asking.client(None)).transpose()?;
+            let chain = place.contract.connect_to_send(&place.connection).await?;
+            Ok(new_policy::set(&chain, place.cluster.id(), &read, file, node.as_ref()).await?)
+        }
+        Command::Give(Give { list, place }) => {
+            let node = asking.client(None)?;
+            let chain = place.contract.connect(&place.connection).await?;
+            Ok(new_policy::give(&chain, place.cluster.id(), &node, list).await?)
         }
     }
 }

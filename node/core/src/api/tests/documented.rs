@@ -29,6 +29,7 @@ use veil_node_api::status::{
     ReplicaStatus, SlotReport, TrafficStatus,
 };
 use veil_node_api::versions::{JobVersion, VersionStatus};
+use veil_node_api::weights::{WeightsFile, WeightsStatus, WeightsTaken};
 
 fn document() -> Value {
     serde_json::from_str(OPENAPI).unwrap()
@@ -408,6 +409,12 @@ fn what_the_protocol_defines_has_the_documented_keys() {
     let bytes = || Bytes(vec![1; 4]);
     let keys = EncryptionKeys { public_key: bytes(), reference_string: bytes() };
     assert_documented("EncryptionKeys", &keys);
+    let weights = Blake3Digest([1; 32]);
+    let because = Some(String::new());
+    assert_documented("WeightsStatus", &WeightsStatus { weights, held: false, because });
+    assert_documented("WeightsStatus", &WeightsStatus { weights, held: true, because: None });
+    assert_documented("WeightsFile", &WeightsFile { wire: String::new() });
+    assert_documented("WeightsTaken", &WeightsTaken { weights });
 }
 
 fn of_vector<T: Wire>(vector: &Value) -> T {

@@ -1,4 +1,8 @@
 //! What a node acts on: the chain as of one block.
+//!
+//! # Flow
+//! [`View::read`] reads all that a cluster's contracts say at a block, by its hash: two nodes that name a block mean the
+//! same. `veil-node-core` reads the next one with every block that is deep enough, and hands it to whoever acts.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -172,7 +176,8 @@ impl View {
 
     /// Peers that may connect: the registered nodes, and the committee of the key in force. A member that
     /// leaves the registry keeps its seat until its epoch ends, and must be reached until then.
-    pub(super) fn directory(&self) -> Directory {
+    #[must_use]
+    pub fn directory(&self) -> Directory {
         peers(self.nodes.values().map(|node| (node.identity, node.roles)), &self.roster)
     }
 
