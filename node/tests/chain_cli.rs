@@ -11,6 +11,8 @@ use veil_node_chain::{
 };
 use veil_protocol_spec::read_hex;
 
+#[path = "chain_cli/federation.rs"]
+mod federation;
 #[path = "chain_cli/from_afar.rs"]
 mod from_afar;
 

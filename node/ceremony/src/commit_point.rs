@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use veil_committee::frost::{GroupPublicKey, GroupSignature};
 use veil_keygen_ceremony::transcript::FinishCertificate;
+use veil_node_chain::UnsignedBatch;
 use veil_protocol_spec::{
     Attempt, Blake3Digest, Epoch, KeccakDigest, KeySetDigest, ParticipantIndex, PublicIdentity,
     Signature, Wire,
@@ -116,6 +117,9 @@ pub enum CommitPointError {
     /// The contracts refuse, with their reason.
     #[error("{0}")]
     Refused(String),
+    /// Nothing was sent: others sign this.
+    #[error("{0}")]
+    Unsigned(Box<UnsignedBatch>),
     /// Nothing was proposed.
     #[error(
         "no ceremony is proposed for epoch {epoch}; the cluster's admin runs `veil ceremony propose`"

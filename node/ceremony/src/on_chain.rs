@@ -29,6 +29,7 @@ impl From<ChainError> for CommitPointError {
     fn from(error: ChainError) -> Self {
         let text = error.to_string();
         match error {
+            ChainError::Unsigned(batch) => Self::Unsigned(batch),
             ChainError::Rpc { .. } => Self::Unreachable(text),
             error if error.is_transient() => Self::Unreachable(text),
             _ => Self::Refused(text),

@@ -1,7 +1,11 @@
 //! Addresses and names in the forms of the contracts.
 
-use alloy::primitives::{Address as EvmAddress, B256};
+use alloy::primitives::{Address as EvmAddress, B256, address as evm_address};
 use veil_protocol_spec::{Address, scheduling::Organisation};
+
+/// The deterministic deployer (<https://github.com/Arachnid/deterministic-deployment-proxy>): it takes a salt and creation
+/// code.
+pub const DEPLOYER: Address = Address(evm_address!("4e59b44847b379578588920cA78FbF26c0B4956C").0.0);
 
 /// An address as alloy has it.
 pub(crate) fn evm(address: Address) -> EvmAddress {
@@ -27,15 +31,10 @@ pub(crate) fn organisation_word(organisation: Option<&Organisation>) -> B256 {
     organisation.map_or(B256::ZERO, |name| name_word(name.as_str()))
 }
 
-/// The organisation of a word; `None` for zero, and for what is no name: two words never give one name.
-pub(crate) fn organisation(word: &B256) -> Option<Organisation> {
-    let end = word.iter().rposition(|byte| *byte != 0)? + 1;
-    let name = word.get(..end)?.to_vec();
-    String::from_utf8(name).ok()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
+    use veil_node_chain_refusal::forms::organisation;
+
     use super::*;
 
     #[test]

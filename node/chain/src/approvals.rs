@@ -2,13 +2,14 @@
 
 use async_recursion::async_recursion as boxed;
 use veil_contracts::node_registry::INodeRegistry::Approval;
+use veil_node_chain_refusal::forms::{organisation, role_bits, roles_of};
 use veil_protocol_spec::{Address, ClusterId, PeerIdHash};
 
 use crate::{
-    address::{address, evm, organisation, organisation_word},
+    address::{address, evm, organisation_word},
     connection::Chain,
     error::ChainError,
-    types::{Mined, NodeApproval, role_bits, roles_of},
+    types::{Mined, NodeApproval},
 };
 
 impl Chain {

@@ -7,6 +7,7 @@ use veil_contracts::key_ceremony::{
     IVeilContract::{CompactSignature, FrostSignature, Point},
     KeyCeremony::{self, KeyCeremonyErrors, KeyCeremonyInstance},
 };
+use veil_node_chain_refusal::Refusal;
 use veil_protocol_spec::{
     Attempt, Blake3Digest, ClusterId, Epoch, KeccakDigest, KeySetDigest, ParticipantIndex,
     PeerIdHash, PublicIdentity, Signature,
@@ -19,7 +20,6 @@ use crate::{
     elections::ElectedCommittee,
     error::ChainError,
     point::{Coordinates, FrostParts, InvalidPoint, compact, compressed},
-    refusal::Refusal,
     typed::{KeyPublication, abort_digest, absence_digest},
     types::{
         AttemptStatus, CeremonyAttempt, Endorsements, Mined, Proposal, PublishedKey,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use veil_protocol_spec::{Address, ChainId};
 
-use crate::{endpoints::RpcUrls, key::AccountKey};
+use crate::{batch::Draft, endpoints::RpcUrls, key::AccountKey};
 
 /// How to reach the contracts.
 #[derive(Clone, Debug)]
@@ -17,6 +17,8 @@ pub struct ChainConfig {
     pub chain_id: Option<ChainId>,
     /// The account that sends transactions; reading needs none.
     pub key: Option<AccountKey>,
+    /// In place of an account: transactions are written down for others to sign, and not sent.
+    pub draft: Option<Draft>,
     /// Confirmations before a transaction counts: the number of blocks from its own to the last, 1 or
     /// more. If none is given: one more than `depth`.
     pub confirmations: Option<u64>,
@@ -48,6 +50,7 @@ impl ChainConfig {
             directory,
             chain_id: None,
             key: None,
+            draft: None,
             confirmations: None,
             depth: None,
             deadline: Duration::from_secs(60),

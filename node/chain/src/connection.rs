@@ -104,10 +104,11 @@ impl Chain {
         ClusterScope { chain_id: self.rpc.chain_id, contract: self.contracts.directory, cluster }
     }
 
-    /// The account that sends this handle's transactions.
+    /// The account that sends this handle's transactions, or that others sign them for.
     #[must_use]
     pub fn account(&self) -> Option<Address> {
-        self.account.as_ref().map(|account| account.address())
+        let own = self.account.as_ref().map(|account| account.address());
+        own.or_else(|| self.rpc.config.draft?.from)
     }
 
     /// The key of that account.

@@ -3,12 +3,12 @@
 use alloy::providers::Provider;
 use serde::{Serialize, Serializer};
 use veil_contracts::directory::Directory;
+use veil_node_chain_refusal::Refusal;
 use veil_protocol_spec::Address;
 
 use crate::{
     address::{address, evm, name_word},
     error::ChainError,
-    refusal::Refusal,
     rpc::Rpc,
 };
 

@@ -40,7 +40,9 @@ pub struct DeployOptions {
     /// Seconds between a decision of governance and its effect. If none is given: 0 on a local chain, two
     /// days on others.
     pub timelock_delay: Option<u64>,
-    /// Who may pause new work; the deployer if none is given.
+    /// Who proposes to the timelock and executes through it; the deployer if none is given.
+    pub governor: Option<Address>,
+    /// Who may pause new work; the governor if none is given.
     pub guardian: Option<Address>,
     /// Blocks between the request of an election and the block that decides it. If none is given: 1 on a
     /// local chain; on others 128, four epochs of Ethereum, since the proposers of the next two could
@@ -95,8 +97,8 @@ impl Chain {
         Self::deploy_with(config, DeployOptions::default()).await
     }
 
-    /// Deploys a directory and the set, and connects to it. The account owns nothing of it; it may
-    /// propose to, and execute through, the timelock.
+    /// Deploys a directory and the set, and connects to it. The account owns nothing of it; unless there is another
+    /// governor, it may propose to, and execute through, the timelock.
     ///
     /// # Errors
     /// [`ChainError`]. What was deployed before it failed stays on the chain, unused.
@@ -108,39 +110,108 @@ impl Chain {
         let rpc = Rpc::connect(&config).await?;
         let key = config.key.ok_or(ChainError::NoAccount)?;
         let account = Account::new(key.clone());
-        let mut deployer = Deployer { rpc: &rpc, account: &account, gas: 0, blocks: None };
-        let local = rpc.is_local();
-        let seconds =
-            options.timelock_delay.unwrap_or(if local { 0 } else { DEFAULT_TIMELOCK_SECONDS });
-        let blocks =
-            options.election_delay.unwrap_or(if local { 1 } else { DEFAULT_ELECTION_BLOCKS });
-        let window =
-            options.registration_window.unwrap_or(if local { 0 } else { DEFAULT_WINDOW_SECONDS });
+        let mut deployer = Deployer::new(&rpc, &account);
+        let plan = Plan::of(&rpc, &options, account.address());
+        let mut at = Vec::new();
+        while let Some(code) = plan.next(&at) {
+            at.push(deployer.create(code).await?);
+        }
+        let (timelock, contracts) =
+            Plan::contracts(&at).ok_or(ChainError::Unexpected("a set without all contracts"))?;
+        let publish = Directory::new(evm(contracts.directory), &rpc.provider)
+            .publish(entries(&contracts))
+            .into_transaction_request();
+        deployer.send("the publication of the set", publish).await?;
 
-        let own = evm(account.address());
-        let guardian = options.guardian.map_or(own, evm);
-        let timelock = deployer
-            .create(
-                &Timelock::BYTECODE,
-                (U256::from(seconds), vec![own], vec![own], EvmAddress::ZERO).abi_encode_params(),
-            )
-            .await?;
-        let directory =
-            deployer.create(&Directory::BYTECODE, (timelock, guardian).abi_encode_params()).await?;
-        let registry = deployer.create(&NodeRegistry::BYTECODE, directory.abi_encode()).await?;
-        let uses_registry = (directory, registry).abi_encode_params();
-        let policies = deployer.create(&PolicyRegistry::BYTECODE, uses_registry).await?;
-        let elects = (directory, registry, blocks, window).abi_encode_params();
-        let election = deployer.create(&CommitteeElection::BYTECODE, elects).await?;
-        let uses_both = (directory, registry, election).abi_encode_params();
-        let ceremony = deployer.create(&KeyCeremony::BYTECODE, uses_both).await?;
-        let with_policies = (directory, policies, registry).abi_encode_params();
-        let with_registry = (directory, registry, ceremony).abi_encode_params();
-        let board = deployer.create(&JobBoard::BYTECODE, with_policies).await?;
-        let anchor = deployer.create(&AssignmentAnchor::BYTECODE, with_registry).await?;
-        let judges = (directory, registry, ceremony, anchor).abi_encode_params();
-        let disputes = deployer.create(&Disputes::BYTECODE, judges).await?;
+        let (first_block, block) = deployer.blocks.unwrap_or_default();
+        let deployment = Deployment {
+            chain_id: rpc.chain_id,
+            contracts,
+            timelock,
+            first_block,
+            block,
+            gas: deployer.gas,
+        };
+        Ok((Self::assemble(rpc, contracts, Some(key)), deployment))
+    }
+}
 
+/// What a set is made of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    pub(crate) governor: EvmAddress,
+    guardian: EvmAddress,
+    /// Seconds of the timelock's delay.
+    pub(crate) delay: u64,
+    /// Blocks of the delay of an election.
+    blocks: u64,
+    /// Seconds of the window before an election.
+    window: u64,
+}
+
+impl Plan {
+    pub(crate) fn of(rpc: &Rpc, options: &DeployOptions, deployer: Address) -> Self {
+        let or = |given: Option<u64>, local, elsewhere| {
+            given.unwrap_or(if rpc.is_local() { local } else { elsewhere })
+        };
+        let governor = options.governor.unwrap_or(deployer);
+        Self {
+            governor: evm(governor),
+            guardian: evm(options.guardian.unwrap_or(governor)),
+            delay: or(options.timelock_delay, 0, DEFAULT_TIMELOCK_SECONDS),
+            blocks: or(options.election_delay, 1, DEFAULT_ELECTION_BLOCKS),
+            window: or(options.registration_window, 0, DEFAULT_WINDOW_SECONDS),
+        }
+    }
+
+    /// The same with a timelock that has no delay yet.
+    pub(crate) const fn without_delay(mut self) -> Self {
+        self.delay = 0;
+        self
+    }
+
+    /// The creation code of the contract that comes after those; `None` after the last.
+    pub(crate) fn next(&self, at: &[EvmAddress]) -> Option<Bytes> {
+        let (code, arguments) = match *at {
+            [] => {
+                let (delay, governor) = (U256::from(self.delay), vec![self.governor]);
+                let roles = (delay, governor.clone(), governor, EvmAddress::ZERO);
+                (&Timelock::BYTECODE, roles.abi_encode_params())
+            }
+            [timelock] => (&Directory::BYTECODE, (timelock, self.guardian).abi_encode_params()),
+            [_, directory] => (&NodeRegistry::BYTECODE, directory.abi_encode()),
+            [_, directory, registry] => {
+                (&PolicyRegistry::BYTECODE, (directory, registry).abi_encode_params())
+            }
+            [_, directory, registry, _] => {
+                let elects = (directory, registry, self.blocks, self.window);
+                (&CommitteeElection::BYTECODE, elects.abi_encode_params())
+            }
+            [_, directory, registry, _, election] => {
+                (&KeyCeremony::BYTECODE, (directory, registry, election).abi_encode_params())
+            }
+            [_, directory, registry, policies, _, _] => {
+                (&JobBoard::BYTECODE, (directory, policies, registry).abi_encode_params())
+            }
+            [_, directory, registry, _, _, ceremony, _] => {
+                (&AssignmentAnchor::BYTECODE, (directory, registry, ceremony).abi_encode_params())
+            }
+            [_, directory, registry, _, _, ceremony, _, anchor] => {
+                let judges = (directory, registry, ceremony, anchor);
+                (&Disputes::BYTECODE, judges.abi_encode_params())
+            }
+            _ => return None,
+        };
+        Some([code.as_ref(), &arguments].concat().into())
+    }
+
+    /// The timelock and the set, if all are there.
+    pub(crate) fn contracts(at: &[EvmAddress]) -> Option<(Address, Contracts)> {
+        let &[timelock, directory, registry, policies, election, ceremony, board, anchor, disputes] =
+            at
+        else {
+            return None;
+        };
         let contracts = Contracts {
             directory: address(directory),
             node_registry: address(registry),
@@ -151,47 +222,37 @@ impl Chain {
             assignment_anchor: address(anchor),
             disputes: address(disputes),
         };
-        let set = contracts.named().into_iter().filter(|(_, at)| *at != contracts.directory);
-        let entry = |(name, at)| Entry { name: name_word(name), location: evm(at) };
-        let publish = Directory::new(directory, &rpc.provider)
-            .publish(set.map(entry).collect())
-            .into_transaction_request();
-        deployer.send("the publication of the set", publish).await?;
-
-        let (first_block, block) = deployer.blocks.unwrap_or_default();
-        let deployment = Deployment {
-            chain_id: rpc.chain_id,
-            contracts,
-            timelock: address(timelock),
-            first_block,
-            block,
-            gas: deployer.gas,
-        };
-        Ok((Self::assemble(rpc, contracts, Some(key)), deployment))
+        Some((address(timelock), contracts))
     }
 }
 
-struct Deployer<'a> {
-    rpc: &'a Rpc,
-    account: &'a Account,
-    gas: u64,
-    /// The blocks of the first and of the last transaction.
-    blocks: Option<(u64, u64)>,
+/// What a directory publishes of a set.
+pub(crate) fn entries(contracts: &Contracts) -> Vec<Entry> {
+    let set = contracts.named().into_iter().filter(|(_, at)| *at != contracts.directory);
+    set.map(|(name, at)| Entry { name: name_word(name), location: evm(at) }).collect()
 }
 
-impl Deployer<'_> {
-    async fn create(
-        &mut self,
-        bytecode: &Bytes,
-        arguments: Vec<u8>,
-    ) -> Result<EvmAddress, ChainError> {
-        let code: Bytes = [bytecode.as_ref(), &arguments].concat().into();
+/// Sends one transaction after the other.
+pub(crate) struct Deployer<'a> {
+    rpc: &'a Rpc,
+    account: &'a Account,
+    pub(crate) gas: u64,
+    /// The blocks of the first and of the last transaction.
+    pub(crate) blocks: Option<(u64, u64)>,
+}
+
+impl<'a> Deployer<'a> {
+    pub(crate) const fn new(rpc: &'a Rpc, account: &'a Account) -> Self {
+        Self { rpc, account, gas: 0, blocks: None }
+    }
+
+    async fn create(&mut self, code: Bytes) -> Result<EvmAddress, ChainError> {
         let request = TransactionRequest::default().with_deploy_code(code);
         let address = self.send("a deployment", request).await?;
         address.ok_or(ChainError::Unexpected("a deployment without an address"))
     }
 
-    async fn send(
+    pub(crate) async fn send(
         &mut self,
         what: &'static str,
         request: TransactionRequest,

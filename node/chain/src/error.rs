@@ -4,12 +4,14 @@ use alloy::{
     contract,
     transports::{RpcError, TransportError, TransportErrorKind},
 };
+use veil_node_chain_refusal::Refusal;
 use veil_protocol_spec::{Address, ChainId, KeccakDigest, scheduling::BlockRef};
 
 use crate::{
+    address::DEPLOYER,
+    batch::UnsignedBatch,
     fault::{Fault, NoEndpoint},
     point::InvalidPoint,
-    refusal::Refusal,
 };
 
 /// Why the chain could not be read or written.
@@ -52,9 +54,28 @@ pub enum ChainError {
     Refused(#[from] Refusal),
     /// The handle has no account to send with.
     #[error(
-        "this needs an account's key: set VEIL_CHAIN_KEY, or give a JSON keystore with --keystore and its passphrase"
+        "this needs an account's key: set VEIL_CHAIN_KEY, or give a JSON keystore with --keystore and its passphrase; with --unsigned, say whose by --from"
     )]
     NoAccount,
+    /// The timelock knows no such operation.
+    #[error(
+        "nothing was scheduled at the timelock as 0x{id}: `veil chain govern list` shows what was"
+    )]
+    NoOperation { id: KeccakDigest },
+    /// The chain has no deterministic deployer.
+    #[error(
+        "chain {chain} has no deterministic deployer at 0x{}: put it there (its own repository says how), or deploy by a key, without --unsigned and --salt",
+        DEPLOYER
+    )]
+    NoDeployer { chain: ChainId },
+    /// Only the governor can put the set in force.
+    #[error(
+        "account 0x{account} has deployed the contracts, and 0x{governor} puts them in force: repeat the command with `--unsigned --from 0x{governor}`, and have that account carry out what it prints"
+    )]
+    NotGovernor { account: Address, governor: Address },
+    /// What was asked for is written down for others to sign: nothing was sent, and nothing failed.
+    #[error("{0}")]
+    Unsigned(Box<UnsignedBatch>),
     /// The account cannot pay for gas and value.
     #[error("account 0x{account} cannot pay for the transaction ({detail}): fund it and repeat")]
     Funds { account: Address, detail: String },

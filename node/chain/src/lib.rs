@@ -12,6 +12,8 @@
 //! - [`Follower`]: the contracts' events in order, through reorganisations.
 //! - [`AccountKey`]: the Ethereum key that pays. [`Deployment`]: where a set of contracts is, as text.
 //! - [`Refusal`]: a contract's error as a sentence that names the next command.
+//! - [`Draft`]: in place of a key, that transactions are written down for others to sign ([`UnsignedBatch`]).
+//! - [`Decision`]: what governance alone can do. [`VerifiedDeployment`]: that contracts are those that were built.
 //! - [`anvil`]: a local chain as a child process.
 //!
 //! # Flow
@@ -61,14 +63,18 @@ mod address;
 mod anchors;
 pub mod anvil;
 mod approvals;
+mod batch;
 mod broadcast;
 mod ceremonies;
 mod certificate;
+mod chains;
 mod config;
 mod connection;
 mod contracts;
 mod delegates;
 mod deploy;
+mod deployed;
+mod deterministic;
 mod disputes;
 mod elections;
 mod endpoints;
@@ -76,13 +82,13 @@ mod error;
 mod events;
 mod fault;
 mod follow;
+mod govern;
 mod jobs;
 mod key;
 mod logs;
 mod outgoing;
 mod point;
 mod policy;
-mod refusal;
 mod registrations;
 mod registry;
 mod rpc;
@@ -90,22 +96,26 @@ mod track;
 mod transact;
 mod typed;
 mod types;
+mod unsigned;
 mod watch;
 
+pub use address::DEPLOYER;
+pub use batch::{Draft, UnsignedBatch, UnsignedCall};
 pub use config::ChainConfig;
 pub use connection::Chain;
 pub use contracts::Contracts;
 pub use deploy::{DeployConfig, DeployOptions, Deployment};
+pub use deployed::{DeployedContract, VerifiedDeployment};
 pub use disputes::Challenges;
 pub use elections::{ElectedCommittee, Election, ElectionStatus, REDRAW_PRICE};
 pub use endpoints::{EndpointStatus, RpcUrls};
 pub use error::ChainError;
 pub use events::ChainEvent;
 pub use follow::Follower;
+pub use govern::{Decision, GovernedCall, Operation, OperationState};
 pub use key::{AccountKey, AccountKeyError};
 pub use point::InvalidPoint;
 pub use policy::{ClusterImage, ImageStatus};
-pub use refusal::Refusal;
 pub use track::Update;
 pub use typed::{
     KeyPublication, abort_digest, absence_digest, login_digest, registration_digest, signer_of,
@@ -116,3 +126,5 @@ pub use types::{
     DelegatedKey, Endorsements, Head, JobUsage, Mined, NodeApproval, NodeRegistration, Proposal,
     PublishedKey, ReferenceString, RegisteredNode, Rights, SubmittedJob,
 };
+pub use veil_node_chain_deployed::InvalidDeployment;
+pub use veil_node_chain_refusal::Refusal;

@@ -14,17 +14,13 @@ use alloy::{primitives::B256, rpc::types::Filter, sol_types::SolEvent};
 use tokio::sync::Mutex;
 use tracing::warn;
 use veil_contracts::node_registry::NodeRegistry::NodeRegistered;
+use veil_node_chain_refusal::forms::organisation;
 use veil_protocol_spec::{
     Address, ClusterId, PeerIdHash, PublicIdentity,
     scheduling::{BlockRef, Label, Organisation},
 };
 
-use crate::{
-    address::{evm, organisation},
-    error::ChainError,
-    point::compressed,
-    rpc::Rpc,
-};
+use crate::{address::evm, error::ChainError, point::compressed, rpc::Rpc};
 
 /// Names the request in errors.
 const REGISTRATIONS: &str = "the registrations of nodes";

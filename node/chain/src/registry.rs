@@ -10,6 +10,10 @@ use veil_contracts::node_registry::{
     IVeilContract::{CompactSignature, Point},
     NodeRegistry::{self, NodeRegistryErrors, NodeRegistryInstance},
 };
+use veil_node_chain_refusal::{
+    Refusal,
+    forms::{role_bits, roles_of},
+};
 use veil_protocol_spec::{
     Address, ClusterId, Committee, ParticipantIndex, PeerIdHash, PublicIdentity,
     election::OrganisationTag, identity::SecretIdentity, registry::Eligibility,
@@ -21,13 +25,10 @@ use crate::{
     connection::Chain,
     error::ChainError,
     point::{Coordinates, compact},
-    refusal::Refusal,
     registrations::ClusterRegistrations,
     rpc::reference,
     typed::{labels_text, registration_digest},
-    types::{
-        Cluster, ClusterSettings, Mined, NodeRegistration, RegisteredNode, role_bits, roles_of,
-    },
+    types::{Cluster, ClusterSettings, Mined, NodeRegistration, RegisteredNode},
 };
 
 type Contract = NodeRegistryInstance<RootProvider>;

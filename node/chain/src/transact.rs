@@ -18,6 +18,7 @@ use alloy::{
     rpc::types::{TransactionReceipt, TransactionRequest},
 };
 use tracing::{debug, warn};
+use veil_node_chain_refusal::Refusal;
 use veil_protocol_spec::KeccakDigest;
 
 use crate::{
@@ -27,7 +28,6 @@ use crate::{
     connection::Chain,
     error::ChainError,
     outgoing::Outgoing,
-    refusal::Refusal,
     rpc::Rpc,
     types::Mined,
 };
@@ -135,12 +135,15 @@ impl Chain {
     /// Sends a transaction by the handle's account and waits for its confirmations.
     ///
     /// # Errors
-    /// [`ChainError`]; `NoAccount` if the handle has none.
+    /// [`ChainError`]; `NoAccount` if the handle has none, `Unsigned` if it writes down what others sign.
     pub(crate) async fn send(
         &self,
         what: &'static str,
         request: TransactionRequest,
     ) -> Result<TransactionReceipt, ChainError> {
+        if let Some(draft) = self.rpc.config.draft {
+            return Err(self.rpc.write_down(draft, what, request).await);
+        }
         let account = self.account.as_ref().ok_or(ChainError::NoAccount)?;
         account.send(&self.rpc, what, request).await
     }

@@ -8,6 +8,7 @@ use alloy::{
 };
 use veil_committee::frost::GroupPublicKey;
 use veil_contracts::typed;
+use veil_node_chain_refusal::forms::role_bits;
 use veil_protocol_spec::{
     Address, Attempt, Blake3Digest, Epoch, KeccakDigest, KeySetDigest, ParticipantIndex,
     PeerIdHash, PublicIdentity,
@@ -17,7 +18,7 @@ use veil_protocol_spec::{
 use crate::{
     address::organisation_word,
     point::{Coordinates, InvalidPoint, point},
-    types::{NodeRegistration, ReferenceString, role_bits},
+    types::{NodeRegistration, ReferenceString},
 };
 
 fn domain(scope: &ClusterScope) -> Eip712Domain {

@@ -8,21 +8,6 @@ use veil_protocol_spec::{
     scheduling::{GroupSignature, Label, Organisation, ReferenceStringOrigin},
 };
 
-/// The registry's bit for a worker.
-const WORKER_BIT: u8 = 1;
-/// The registry's bit for a member.
-const MEMBER_BIT: u8 = 2;
-
-/// Roles as the registry's bits.
-pub(crate) const fn role_bits(roles: Roles) -> u8 {
-    roles.worker as u8 * WORKER_BIT + roles.member as u8 * MEMBER_BIT
-}
-
-/// Roles from the registry's bits; unknown ones are ignored.
-pub(crate) const fn roles_of(bits: u8) -> Roles {
-    Roles { worker: bits & WORKER_BIT != 0, member: bits & MEMBER_BIT != 0 }
-}
-
 /// An account's rights in a cluster, as the contracts' bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Rights(pub u32);

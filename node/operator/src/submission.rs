@@ -2,6 +2,7 @@
 
 use async_recursion::async_recursion as boxed;
 use veil_node_api::{
+    address::NodeAddress,
     client::{Client, ClientError},
     sessions::Login,
     tls::CertificateHash,
@@ -29,7 +30,10 @@ pub async fn log_in(
     node: &Client,
     operator: Address,
 ) -> Result<Client, OperatorError> {
-    let key = chain.account_key().ok_or(ChainError::NoAccount)?;
+    let Some(key) = chain.account_key() else {
+        let is_socket = matches!(node.address(), NodeAddress::Socket(_));
+        return if is_socket { Ok(node.clone()) } else { Err(ChainError::NoAccount.into()) };
+    };
     let scope = chain.scope(cluster);
     let sign = |login: &Login, certificate: &CertificateHash| {
         let Login { account, operator, challenge, expires } = login;

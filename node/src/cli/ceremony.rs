@@ -9,7 +9,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use veil_node_ceremony::ChainCommitPoint;
-use veil_node_chain::Chain;
+use veil_node_chain::{Chain, ChainConfig};
+use veil_node_chain_commands::arguments::Drafting;
 use veil_node_config::{MemberConfig, process_environment};
 use veil_node_core::lifecycle;
 use veil_node_storage::keystore::Passphrase;
@@ -24,6 +25,8 @@ pub(super) struct Common {
     /// The member's configuration file.
     #[arg(long, env = "VEIL_CONFIG", value_name = "FILE", default_value = "member.toml")]
     config: PathBuf,
+    #[command(flatten)]
+    drafting: Drafting,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -42,9 +45,14 @@ fn identity(config: &MemberConfig, passphrase: &Passphrase) -> Result<SecretIden
     Ok(lifecycle::open_identity(&config.node, passphrase)?)
 }
 
-async fn connect(config: &MemberConfig) -> Result<(Chain, ChainCommitPoint), Failure> {
+async fn connect(
+    config: &MemberConfig,
+    common: &Common,
+) -> Result<(Chain, ChainCommitPoint), Failure> {
     waiting::on("connecting to the chain");
-    let chain = Chain::connect(config.chain.connection(lifecycle::account(&config.chain)?)).await?;
+    let draft = common.drafting.draft();
+    let key = if draft.is_some() { None } else { lifecycle::account(&config.chain)? };
+    let chain = Chain::connect(ChainConfig { draft, ..config.chain.connection(key) }).await?;
     let commit_point = ChainCommitPoint::new(chain.clone(), config.chain.cluster);
     Ok((chain, commit_point))
 }

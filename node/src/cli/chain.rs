@@ -1,9 +1,6 @@
 //! `veil chain`.
 
 mod approve;
-mod arguments;
-mod custody;
-mod elect;
 pub(super) mod eligibility;
 mod image;
 mod policy;
@@ -13,17 +10,24 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
-use veil_node_chain::{Allowance, Chain, ClusterSettings, DeployOptions, NodeRegistration, Rights};
+use veil_node_chain::{Allowance, ClusterSettings, NodeRegistration, Rights};
+use veil_node_chain_commands::{
+    CommandError,
+    arguments::{ClusterArgument, Connection, Contract},
+    custody,
+    deploy::{self, Deploy, Verify},
+    dispute::{self, Dispute},
+    elect,
+    govern::{self, Govern, Pause},
+};
+use veil_node_config::parse_address;
 use veil_node_operator::{chain, show};
-use veil_node_storage::durable::write_new;
-use veil_node_terminal::waiting;
 use veil_protocol_spec::{
     Address, ClusterId, Committee, KeccakDigest, PeerIdHash, Wire as _,
     registry::Roles,
     scheduling::{Label, Organisation, keccak},
 };
 
-use self::arguments::{ClusterArgument, Connection, Contract};
 use super::{
     asking::Asking,
     failure::{Exit, Failure},
@@ -36,6 +40,8 @@ use super::{
 pub(super) enum Command {
     /// Deploy the contracts to the chain behind --rpc, and write where they are.
     Deploy(Deploy),
+    /// Compare the code of the deployed contracts, and how they belong together, with what was built.
+    VerifyDeployment(Verify),
     /// Register a cluster; this account becomes its admin.
     Cluster(NewCluster),
     /// Admit a node, under its operator's account, in these roles and of this organisation, as the cluster's admin;
@@ -56,9 +62,14 @@ pub(super) enum Command {
     Payout(Payout),
     /// Give the cluster to another admin, which has to accept.
     Admin(custody::Admin),
-    /// Claim rewards and bonds, and end challenges that nobody decided.
+    /// Question what a slot computed, have that decided, and claim rewards and bonds.
     #[command(subcommand)]
-    Dispute(custody::Dispute),
+    Dispute(Dispute),
+    /// What the timelock decides: announce it, carry it out, take it back, list it.
+    #[command(subcommand)]
+    Govern(Govern),
+    /// Pause new work for a week, as the guardian: nodes may still leave, and what runs goes on.
+    Pause(Pause),
     /// Show or replace the cluster's policy.
     #[command(subcommand)]
     Policy(policy::Command),
@@ -75,30 +86,6 @@ pub(super) enum Command {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Deploy {
-    /// The deployment file to write; nothing is overwritten.
-    #[arg(long, value_name = "FILE", default_value = "veil-deployment.json")]
-    out: PathBuf,
-    /// Seconds between a decision of governance and its effect; if not given, none on a local chain and
-    /// two days on others.
-    #[arg(long, value_name = "S")]
-    timelock_delay: Option<u64>,
-    /// Who may pause new work; this account if not given.
-    #[arg(long, value_name = "ADDRESS", value_parser = arguments::parse_address)]
-    guardian: Option<Address>,
-    /// Blocks between the request of an election and the block that decides it; if not given, 1 on a
-    /// local chain and 128 on others.
-    #[arg(long, value_name = "BLOCKS")]
-    election_delay: Option<u64>,
-    /// Seconds that nodes have to come before the candidates of an election can be frozen; if not given, none on a
-    /// local chain and a day on others.
-    #[arg(long, value_name = "S")]
-    registration_window: Option<u64>,
-    #[command(flatten)]
-    connection: Connection,
-}
-
-#[derive(Debug, Args)]
 pub(super) struct NewCluster {
     /// Tells the clusters of one admin apart.
     #[arg(long, default_value = "default")]
@@ -112,6 +99,10 @@ pub(super) struct NewCluster {
     /// Elect committees by stake; if not given, they are the first members in the registry's list.
     #[arg(long)]
     elected: bool,
+    /// With --elected on a chain of which it is not known: its prevrandao, which draws the committees, is chosen by
+    /// nobody.
+    #[arg(long, requires = "elected")]
+    assume_prevrandao: bool,
     /// Most seats of one organisation; 0 for no limit.
     #[arg(long, default_value_t = 0, value_name = "N")]
     seats_per_organisation: u8,
@@ -142,7 +133,7 @@ pub(super) struct Grant {
     cluster: ClusterArgument,
     /// The account; the one that signs if it is not given: an admin may submit nothing either until
     /// it says so.
-    #[arg(long, value_name = "ADDRESS", value_parser = arguments::parse_address)]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
     account: Option<Address>,
     /// What it may do; may be given twice.
     #[arg(long, value_enum, default_values = ["submit"])]
@@ -210,7 +201,7 @@ pub(super) struct Stake {
 #[derive(Debug, Args)]
 pub(super) struct Payout {
     /// The account. The node's operator says so once; from then on only that account may change it.
-    #[arg(long, value_name = "ADDRESS", value_parser = arguments::parse_address)]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
     to: Address,
     #[command(flatten)]
     node: NodeArguments,
@@ -250,7 +241,7 @@ fn parse_committee(text: &str) -> Result<Committee, String> {
 }
 
 pub(super) fn run(command: &Command, asking: &Asking) -> Exit {
-    let json = connection(command).json;
+    let json = json(command);
     let ended = block_on(async {
         if let Command::Watch(arguments) = command {
             return watch::run(arguments).await;
@@ -262,9 +253,10 @@ pub(super) fn run(command: &Command, asking: &Asking) -> Exit {
     conclude(json, ended)
 }
 
-const fn connection(command: &Command) -> &Connection {
-    match command {
+const fn json(command: &Command) -> bool {
+    let connection = match command {
         Command::Deploy(a) => &a.connection,
+        Command::VerifyDeployment(a) => &a.connection,
         Command::Cluster(a) => &a.connection,
         Command::Approve(a) => &a.place.connection,
         Command::Grant(a) => &a.connection,
@@ -274,17 +266,21 @@ const fn connection(command: &Command) -> &Connection {
         Command::Payout(a) => &a.node.connection,
         Command::Admin(a) => &a.place.connection,
         Command::Dispute(a) => a.connection(),
+        Command::Govern(a) => a.connection(),
+        Command::Pause(a) => &a.connection,
         Command::Policy(a) => a.connection(),
         Command::Image(a) => a.connection(),
         Command::Elect(a) => a.connection(),
-        Command::Watch(a) => &a.connection,
+        Command::Watch(a) => return a.reach.json,
         Command::Status(a) => &a.connection,
-    }
+    };
+    connection.json()
 }
 
 async fn carry_out(command: &Command, asking: &Asking) -> Result<Value, Failure> {
     match command {
-        Command::Deploy(arguments) => deploy(arguments).await,
+        Command::Deploy(arguments) => Ok(deploy::deploy(arguments).await?),
+        Command::VerifyDeployment(arguments) => Ok(deploy::verify(arguments).await?),
         Command::Cluster(arguments) => cluster(arguments).await,
         Command::Approve(arguments) => approve::carry_out(arguments).await,
         Command::Grant(arguments) => {
@@ -305,9 +301,8 @@ async fn carry_out(command: &Command, asking: &Asking) -> Result<Value, Failure>
                 }
             };
             let cluster = arguments.cluster.id();
-            let account = arguments.account.or_else(|| to.account()).ok_or_else(|| {
-                Failure::usage("nobody signs: give --keystore, or set VEIL_CHAIN_KEY")
-            })?;
+            let account = arguments.account.or_else(|| to.account());
+            let account = account.ok_or(CommandError::NobodySigns)?;
             Ok(chain::grant(&to, cluster, account, allowance).await?)
         }
         Command::Register(arguments) => register(arguments).await,
@@ -332,11 +327,16 @@ async fn carry_out(command: &Command, asking: &Asking) -> Result<Value, Failure>
             let mined = chain.set_withdrawal_address(node.cluster.id(), node.peer, *to).await?;
             Ok(node.report(mined.transaction))
         }
-        Command::Admin(arguments) => custody::admin(arguments).await,
-        Command::Dispute(command) => custody::dispute(command).await,
+        Command::Admin(arguments) => Ok(custody::admin(arguments).await?),
+        Command::Dispute(command) => {
+            let node = command.asks_a_node().then(|| asking.client(None)).transpose()?;
+            Ok(dispute::carry_out(command, node.as_ref()).await?)
+        }
+        Command::Govern(command) => Ok(govern::carry_out(command).await?),
+        Command::Pause(arguments) => Ok(govern::pause(arguments).await?),
         Command::Policy(command) => policy::carry_out(command, asking).await,
         Command::Image(command) => image::carry_out(command).await,
-        Command::Elect(command) => elect::carry_out(command).await,
+        Command::Elect(command) => Ok(elect::carry_out(command).await?),
         // It prints as it goes.
         Command::Watch(_) => Ok(Value::Null),
         Command::Status(arguments) => {
@@ -355,36 +355,18 @@ impl NodeArguments {
     }
 }
 
-async fn deploy(arguments: &Deploy) -> Result<Value, Failure> {
-    // Before anything is paid for.
-    if arguments.out.exists() {
-        let message = format!(
-            "{} exists already: give another --out, or use that deployment",
-            arguments.out.display()
-        );
-        return Err(Failure::new(Exit::Files, "files", message));
-    }
-    let config = arguments.connection.config(Address([0; 20]))?;
-    let options = DeployOptions {
-        timelock_delay: arguments.timelock_delay,
-        guardian: arguments.guardian,
-        election_delay: arguments.election_delay,
-        registration_window: arguments.registration_window,
-    };
-    waiting::on("deploying the contracts, a transaction each, and waiting until all are mined");
-    let (_, deployment) = Chain::deploy_with(config, options).await?;
-    write_new(&arguments.out, 0o644, deployment.to_text().as_bytes())?;
-    let mut report = json!(deployment);
-    report["file"] = json!(arguments.out);
-    Ok(report)
-}
-
 async fn cluster(arguments: &NewCluster) -> Result<Value, Failure> {
     let policy = match &arguments.policy {
         Some(path) => policy::read(path)?.public().map_err(Failure::usage)?.to_wire(),
         None => Vec::new(),
     };
     let chain = arguments.contract.connect_to_send(&arguments.connection).await?;
+    if arguments.elected && !arguments.assume_prevrandao && !chain.has_usable_prevrandao() {
+        return Err(Failure::usage(format!(
+            "on chain {} who builds a block may choose its prevrandao, which draws committees: leave out --elected, use another chain, or say --assume-prevrandao if you know better",
+            chain.chain_id()
+        )));
+    }
     let settings = ClusterSettings {
         salt: keccak(arguments.name.as_bytes()).0,
         committee: arguments.committee,

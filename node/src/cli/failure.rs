@@ -9,7 +9,8 @@ use veil_node_ceremony::{
     CeremonyError, CommitPointError,
     offline::{archive::ArchiveError, simulate::SimulateError},
 };
-use veil_node_chain::{AccountKeyError, ChainError};
+use veil_node_chain::{AccountKeyError, ChainError, UnsignedBatch};
+use veil_node_chain_commands::CommandError;
 use veil_node_config::{ConfigError, job_file::JobFileError};
 use veil_node_core::lifecycle::StartError;
 use veil_node_devnet::DevnetError;
@@ -62,11 +63,13 @@ pub(super) struct Failure {
     pub(super) kind: &'static str,
     /// The cause, and what to do next.
     pub(super) message: String,
+    /// It is no failure: this is what others sign.
+    pub(super) unsigned: Option<Box<UnsignedBatch>>,
 }
 
 impl Failure {
     pub(super) fn new(exit: Exit, kind: &'static str, message: impl fmt::Display) -> Self {
-        Self { exit, kind, message: message.to_string() }
+        Self { exit, kind, message: message.to_string(), unsigned: None }
     }
 
     /// The arguments ask for something that cannot be.
@@ -120,8 +123,29 @@ impl From<ChainError> for Failure {
     fn from(error: ChainError) -> Self {
         match error {
             ChainError::Refused(_) => Self::new(Exit::Failed, "refused", error),
-            ChainError::NoAccount => Self::usage(error),
+            ChainError::NoAccount | ChainError::NotGovernor { .. } => Self::usage(error),
+            ChainError::Unsigned(batch) => {
+                Self { unsigned: Some(batch), ..Self::new(Exit::Done, "unsigned", "") }
+            }
             error => Self::new(Exit::Failed, "chain", error),
+        }
+    }
+}
+
+impl From<CommandError> for Failure {
+    fn from(error: CommandError) -> Self {
+        match error {
+            CommandError::Chain(error) => error.into(),
+            CommandError::Key(error) => error.into(),
+            CommandError::Node(error) => error.into(),
+            CommandError::Write(error) => error.into(),
+            CommandError::Deployment(_) => Self::new(Exit::Failed, "verification", error),
+            CommandError::File { .. } | CommandError::Exists(_) => {
+                Self::new(Exit::Files, "files", error)
+            }
+            CommandError::NobodySigns | CommandError::Data(_) => Self::usage(error),
+            CommandError::NoChain { .. } => Self::new(Exit::Failed, "node", error),
+            CommandError::NotYet { .. } => Self::new(Exit::Failed, "chain", error),
         }
     }
 }
@@ -259,7 +283,10 @@ impl From<CommitPointError> for Failure {
 
 impl From<CeremonyError> for Failure {
     fn from(error: CeremonyError) -> Self {
-        let (exit, kind) = match &error {
+        let (exit, kind) = match error {
+            CeremonyError::Chain(CommitPointError::Unsigned(batch)) => {
+                return ChainError::Unsigned(batch).into();
+            }
             CeremonyError::DataDir(_)
             | CeremonyError::Journal(_)
             | CeremonyError::Keystore(_)

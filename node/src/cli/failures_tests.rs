@@ -140,7 +140,7 @@ fn what_the_failures_and_the_runbook_tell_to_run_exists() {
 #[test]
 fn what_refusals_of_contracts_tell_to_run_exists() {
     let mut commands = 0;
-    let folder = root().join("node/chain/src/refusal");
+    let folder = root().join("node/chain/refusal/src");
     for file in fs::read_dir(folder).unwrap().flatten() {
         let text = fs::read_to_string(file.path()).unwrap();
         for span in code_spans(&text).filter(|span| span.starts_with("veil ")) {

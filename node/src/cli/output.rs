@@ -8,6 +8,7 @@ use core::fmt;
 use std::io::{self, BufWriter, ErrorKind, Write, stdout};
 
 use serde::Serialize;
+use veil_node_chain::UnsignedBatch;
 pub(super) use veil_node_terminal::waiting::note;
 use veil_node_terminal::{standard_output, waiting};
 
@@ -67,6 +68,18 @@ pub(super) fn show(
         serde_json::to_writer(&mut *out, object)?;
         writeln!(out)
     })
+}
+
+/// Prints transactions for others to sign, as a file for Safe's Transaction Builder: in one line if `json`.
+///
+/// # Errors
+/// As of [`print`].
+pub(super) fn unsigned(json: bool, batch: &UnsignedBatch) -> Result<Reader, Failure> {
+    let file = batch.to_safe_json();
+    if !json {
+        note(format!("nothing was sent; to be signed: {batch}"));
+    }
+    show(json, &file, |out| writeln!(out, "{file:#}"))
 }
 
 /// What a command shows, for a program and for a person; as of [`show`], if it is shown more than once.

@@ -15,14 +15,12 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{EnvFilter, fmt::writer::BoxMakeWriter};
 use veil_node_config::process_environment;
 use veil_node_terminal::waiting;
+pub(super) use veil_node_terminal::waiting::TRANSACTION;
 
 use super::{
     failure::{Exit, Failure},
     output,
 };
-
-/// What a command waits for that has a transaction to send, as [`waiting`] says it.
-pub(super) const TRANSACTION: &str = "waiting until the transaction is mined and deep enough";
 
 /// Environment variable that says what is logged, in the syntax of `tracing`; else it is [`LOG_DEFAULT`].
 const LOG_VARIABLE: &str = "VEIL_LOG";
@@ -32,6 +30,9 @@ const LOG_DEFAULT: &str = "info";
 pub(super) fn conclude(json: bool, result: Result<Exit, Failure>) -> Exit {
     waiting::over();
     result.unwrap_or_else(|failure| {
+        if let Some(batch) = &failure.unsigned {
+            return output::unsigned(json, batch).map_or(Exit::Files, |_| failure.exit);
+        }
         let object = json!({ "error": failure.message, "kind": failure.kind });
         if !json || output::show(true, &object, |_| Ok(())).is_err() {
             output::note(format!("error: {}", failure.message));

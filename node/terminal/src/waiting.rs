@@ -12,6 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// What a command waits for that has a transaction to send.
+pub const TRANSACTION: &str = "waiting until the transaction is mined and deep enough";
 /// So long nothing is said.
 pub const QUIET: Duration = Duration::from_secs(2);
 /// Between two lines about the same.

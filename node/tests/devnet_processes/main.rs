@@ -46,6 +46,10 @@ fn killed_processes_neither_stop_placement_nor_double_it() {
     let assigned = |entry: &&Value| entry["job"] == web && entry["assigned"] == true;
     assert_eq!(seen["replicas"].as_array().unwrap().iter().filter(assigned).count(), 3, "{seen}");
 
+    // Whoever doubts a slot takes its certificate, and those after it, from a node to the chain.
+    let challenge = network.challenge("member-1");
+    assert_eq!(challenge["id"], 0, "{challenge}");
+
     // All that follows happens beside a job whose body nobody has, and one that fits nowhere.
     network.submit_without_body();
     let misfit = network.submit_sized(1, NOWHERE);

@@ -276,6 +276,22 @@ impl Network {
         self.status(node)?["last_slot"].as_u64()
     }
 
+    /// Questions the last slot that a node knows to be anchored, with the certificates that it keeps and by an account
+    /// that has nothing to do with the cluster; gives what the command says.
+    pub(crate) fn challenge(&self, node: &str) -> Value {
+        let status = json(&mut self.at_address(node, &["status"]));
+        let slot = status["chain"]["anchored_slot"].to_string();
+        let DevnetFile { rpc, contract, cluster, .. } = DevnetFile::read(&self.folder).unwrap();
+        let evidence = "e0".repeat(32);
+        let what = ["chain", "dispute", "challenge", &slot, "--evidence", &evidence];
+        let mut command = self.at_address(node, &what);
+        // The eighteenth key of Foundry's test phrase, known to everybody.
+        let key = "689af8efa8c651a91ad287602527f3af2fe9f6501a7ac4b061667b5a93e037fd";
+        command.env("VEIL_CHAIN_KEY", key).env("VEIL_RPC_URL", rpc);
+        command.env("VEIL_CONTRACT_ADDRESS", format!("0x{contract}"));
+        json(command.env("VEIL_CLUSTER", format!("0x{cluster}")))
+    }
+
     /// A command that asks a node at its address, with what its owner would give to a reader.
     pub(crate) fn at_address(&self, node: &str, arguments: &[&str]) -> Command {
         let nodes = DevnetFile::read(&self.folder).unwrap().nodes;

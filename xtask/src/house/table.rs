@@ -170,11 +170,22 @@ pub(super) const HOUSE: &[Row] = &[
     row(Edge, "veil-node-p2p", NETWORK, &["veil-node-process", "veil-protocol-spec"]),
     // Others' files, which are read without the chain that their keys are for.
     row(Edge, "veil-node-keystore", NONE, NONE),
+    // What the contracts refuse, in words.
+    row(Edge, "veil-node-chain-refusal", CHAIN, &["veil-contracts", "veil-protocol-spec"]),
+    // Bytes that somebody else has read against those that were built.
+    row(Edge, "veil-node-chain-deployed", CHAIN, &["veil-contracts", "veil-protocol-spec"]),
     row(
         Edge,
         "veil-node-chain",
         CHAIN,
-        &["veil-committee", "veil-contracts", "veil-node-keystore", "veil-protocol-spec"],
+        &[
+            "veil-committee",
+            "veil-contracts",
+            "veil-node-chain-deployed",
+            "veil-node-chain-refusal",
+            "veil-node-keystore",
+            "veil-protocol-spec",
+        ],
     ),
     // Sockets of this machine, and streams that somebody else opens: it is tested without engine and network.
     row(Edge, "veil-node-links", NONE, &["veil-protocol-spec"]),
@@ -285,6 +296,21 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-scheduler",
         ],
     ),
+    // Commands about authority, and the arguments of all that are about the chain.
+    row(
+        Product,
+        "veil-node-chain-commands",
+        COMMAND_LINE,
+        &[
+            "veil-node-api",
+            "veil-node-chain",
+            "veil-node-config",
+            "veil-node-operator",
+            "veil-node-storage",
+            "veil-node-terminal",
+            "veil-protocol-spec",
+        ],
+    ),
     row(
         Product,
         "veil-node-ceremony",
@@ -386,6 +412,7 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-node-api",
             "veil-node-ceremony",
             "veil-node-chain",
+            "veil-node-chain-commands",
             "veil-node-config",
             "veil-node-containers",
             "veil-node-core",

@@ -3,15 +3,14 @@
 
 use std::collections::BTreeSet;
 
-use alloy::{primitives::U256, sol_types::SolCall};
 use veil_contracts::{
     committee_election::CommitteeElection::CommitteeElectionErrors as ElectionErrors,
-    disputes::Disputes::{self, DisputesErrors},
+    disputes::Disputes::DisputesErrors,
     key_ceremony::KeyCeremony::KeyCeremonyErrors as CeremonyErrors,
 };
 use veil_node_chain::{
-    AttemptStatus, Challenges, ClusterSettings, ElectedCommittee, ElectionStatus, Endorsements,
-    KeyPublication, NodeRegistration, Refusal, absence_digest,
+    AttemptStatus, Challenges, ClusterSettings, Decision, ElectedCommittee, ElectionStatus,
+    Endorsements, KeyPublication, NodeRegistration, Refusal, absence_digest,
 };
 use veil_protocol_spec::{
     Attempt, Blake3Digest, ClusterId, Committee, Epoch, KeccakDigest, ParticipantIndex, PeerIdHash,
@@ -230,7 +229,7 @@ async fn a_challenge_is_known_until_governance_has_decided() {
     let world = World::new(1).await.with_members().await;
     let group = Group::generate(world.committee);
     world.publish(0, &group, None).await;
-    let (chain, disputes) = (world.account(4), world.deployment.contracts.disputes);
+    let chain = world.account(4);
     // Each of a certificate that is anchored, with the others up to the last one.
     let (mut bodies, mut previous) = (Vec::new(), CertificateBody::NO_PREVIOUS);
     for slot in [3, 8, 9] {
@@ -255,8 +254,9 @@ async fn a_challenge_is_known_until_governance_has_decided() {
     assert_eq!(two.slots(), [Slot(3), Slot(8)].into());
     let elsewhere = chain.open_challenges(ClusterId([7; 32]), &none).await.unwrap();
     assert!(elsewhere.slots().is_empty(), "they are another cluster's");
-    let call = Disputes::resolveCall { id: U256::ZERO, upheld: false, culprits: Vec::new() };
-    world.transact_as(world.deployment.timelock, disputes, 0, &call.abi_encode()).await;
+    let decision = Decision::Resolve { id: 0, upheld: false, culprits: Vec::new() };
+    let (operation, _) = world.admin.schedule(&decision, None).await.unwrap();
+    world.admin.execute(operation).await.unwrap();
     challenge(2).await.unwrap();
     let after = chain.open_challenges(world.cluster, &two).await.unwrap();
     assert_eq!(after.slots(), [Slot(8), Slot(9)].into());

@@ -230,6 +230,17 @@ impl World {
         self.control("evm_mine", json!([{ "timestamp": null, "blocks": blocks }])).await;
     }
 
+    /// Puts other code at an address.
+    pub(crate) async fn set_code(&self, at: Address, code: &[u8]) {
+        let code = alloy::hex::encode_prefixed(code);
+        self.control("anvil_setCode", json!([format!("0x{at}"), code])).await;
+    }
+
+    /// The code at an address.
+    pub(crate) async fn code(&self, at: Address) -> Vec<u8> {
+        self.provider().get_code_at(at.0.into()).await.unwrap().to_vec()
+    }
+
     /// Replaces the last blocks by empty ones.
     pub(crate) async fn reorganise(&self, depth: u64) {
         self.control("anvil_reorg", json!({ "depth": depth, "tx_block_pairs": [] })).await;

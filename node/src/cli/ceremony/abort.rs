@@ -30,7 +30,7 @@ async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
     let config = load(&arguments.common)?;
     let passphrase = passphrase(&config)?;
     let identity = identity(&config, &passphrase)?;
-    let (_, commit_point) = connect(&config).await?;
+    let (_, commit_point) = connect(&config, &arguments.common).await?;
     waiting::on(TRANSACTION);
     let aborted = abort(&commit_point, &identity, &arguments.reason).await?;
     // A member that runs sees it on chain and erases by itself.

@@ -45,7 +45,7 @@ async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
     let passphrase = passphrase(&config)?;
     let identity = identity(&config, &passphrase)?;
     let data = Arc::new(DataDir::lock(&config.node.data_dir)?);
-    let (chain, commit_point) = connect(&config).await?;
+    let (chain, commit_point) = connect(&config, &arguments.common).await?;
     let cluster = config.chain.cluster;
     let scope = chain.scope(cluster);
     let registered = directory(&chain, cluster).await?;

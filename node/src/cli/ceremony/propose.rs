@@ -35,7 +35,7 @@ pub(in crate::cli) fn run(arguments: &Arguments) -> Exit {
 
 async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
     let config = load(&arguments.common)?;
-    let (chain, commit_point) = connect(&config).await?;
+    let (chain, commit_point) = connect(&config, &arguments.common).await?;
     let options = ProposeOptions {
         scope: chain.scope(config.chain.cluster),
         committee: chain.cluster(config.chain.cluster).await?.committee,

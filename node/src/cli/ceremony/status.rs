@@ -30,10 +30,13 @@ pub(in crate::cli) fn run(arguments: &Arguments) -> Exit {
 
 async fn carry_out(arguments: &Arguments) -> Result<Exit, Failure> {
     let config = load(&arguments.common)?;
-    arguments.watch.show(arguments.common.json, async || look(&config).await).await
+    arguments
+        .watch
+        .show(arguments.common.json, async || look(&config, &arguments.common).await)
+        .await
 }
 
-async fn look(config: &MemberConfig) -> Result<Shown, Failure> {
+async fn look(config: &MemberConfig, common: &Common) -> Result<Shown, Failure> {
     let data_dir = &config.node.data_dir;
     let local = match read_status(data_dir) {
         Ok(status) => Some(status),
@@ -42,7 +45,7 @@ async fn look(config: &MemberConfig) -> Result<Shown, Failure> {
     };
     let running = DataDir::is_locked(data_dir);
     // Without the chain the local part is still worth knowing.
-    let chain = match connect(config).await {
+    let chain = match connect(config, common).await {
         Ok((_, commit_point)) => match commit_point.latest().await {
             Ok(proposal) => Ok(Some(proposal)),
             Err(CommitPointError::NotProposed { .. }) => Ok(None),

@@ -3,11 +3,12 @@
 use clap::Args;
 use serde_json::{Value, json};
 use veil_node_chain::NodeApproval;
+use veil_node_chain_commands::arguments::Where;
 use veil_node_config::{job_file::quantity::seconds, parse_address};
 use veil_node_operator::chain;
 use veil_protocol_spec::{Address, PeerIdHash, scheduling::Organisation};
 
-use super::{Role, arguments::Where, roles_of};
+use super::{Role, roles_of};
 use crate::cli::failure::Failure;
 
 #[derive(Debug, Args)]

@@ -5,11 +5,11 @@ use std::{io, io::Write};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use veil_node_chain::Chain;
+use veil_node_chain_commands::arguments::Where;
 use veil_node_operator::{replicas, table};
 use veil_node_process::{moment, unix_now};
 use veil_protocol_spec::{ClusterId, PeerIdHash, registry::Eligibility, scheduling::UnixMillis};
 
-use super::arguments::Where;
 use crate::cli::{
     asking::Asking,
     failure::{Exit, Failure},
@@ -74,7 +74,7 @@ pub(in crate::cli) fn run(command: &Command, asking: &Asking) -> Exit {
         Command::Eligible(arguments) => (arguments, Eligibility::Eligible, None),
         Command::Status(of) => return conclude(of.target.json, block_on(status(of, asking))),
     };
-    conclude(arguments.place.connection.json, block_on(set(arguments, eligibility, deadline)))
+    conclude(arguments.place.connection.json(), block_on(set(arguments, eligibility, deadline)))
 }
 
 async fn set(
@@ -91,7 +91,7 @@ async fn set(
         "drain_deadline": deadline,
         "transaction": mined.transaction,
     });
-    output::show(connection.json, &object, |out| {
+    output::show(connection.json(), &object, |out| {
         write_given(out, worker, eligibility, deadline)?;
         match eligibility {
             Eligibility::Draining => {

@@ -5,6 +5,7 @@ use std::{fs, path::PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use veil_node_chain_commands::arguments::{Connection, Where};
 use veil_node_registry::{ImageKey, Registry, parts};
 use veil_node_terminal::waiting;
 use veil_protocol_spec::{
@@ -12,7 +13,6 @@ use veil_protocol_spec::{
     scheduling::{ImageApproval, ImageParts, PartKind, TaggedImage},
 };
 
-use super::arguments::{Connection, Where};
 use crate::cli::failure::Failure;
 
 #[derive(Debug, Subcommand)]

@@ -7,10 +7,10 @@ use std::{
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
+use veil_node_chain_commands::arguments::{Connection, Where};
 use veil_node_config::policy_file::{self, PolicyFile};
 use veil_node_operator::new_policy;
 
-use super::arguments::{Connection, Where};
 use crate::cli::{asking::Asking, failure::Failure};
 
 #[derive(Debug, Subcommand)]

@@ -3,9 +3,9 @@
 use clap::Args;
 use serde_json::json;
 use veil_node_chain::{ChainEvent, Update};
+use veil_node_chain_commands::arguments::{Contract, Reach};
 use veil_node_terminal::waiting;
 
-use super::arguments::{Connection, Contract};
 use crate::cli::{
     failure::{Exit, Failure},
     output::{self, Reader},
@@ -25,11 +25,11 @@ pub(in crate::cli) struct Arguments {
     #[command(flatten)]
     contract: Contract,
     #[command(flatten)]
-    pub(super) connection: Connection,
+    pub(super) reach: Reach,
 }
 
 pub(super) async fn run(arguments: &Arguments) -> Result<Exit, Failure> {
-    let chain = arguments.contract.connect(&arguments.connection).await?;
+    let chain = arguments.contract.connect_to_read(&arguments.reach).await?;
     let from = match arguments.from {
         Some(from) => from,
         None => chain.block().await?.0.number + 1,
@@ -39,7 +39,7 @@ pub(super) async fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         if arguments.settled && !matches!(update, Update::Settled(_)) {
             return Ok(Reader::Reads);
         }
-        output::print(|out| writeln!(out, "{}", line(update, arguments.connection.json)))
+        output::print(|out| writeln!(out, "{}", line(update, arguments.reach.json)))
     };
     if arguments.once {
         waiting::on("reading the events");

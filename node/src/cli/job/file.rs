@@ -108,7 +108,7 @@ fn refused(error: JobFileError) -> Result<Exit, Failure> {
         JobFileError::Problems(problems) => problems.0.iter().map(problem).collect(),
         JobFileError::TooLong(_) | JobFileError::Job(_) | JobFileError::Source(_) => Vec::new(),
     };
-    let Failure { exit, kind, message } = error.into();
+    let Failure { exit, kind, message, .. } = error.into();
     let object = json!({ "valid": false, "error": message, "kind": kind, "problems": problems });
     output::show(true, &object, |_| Ok(()))?;
     Ok(exit)

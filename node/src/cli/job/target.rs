@@ -6,7 +6,8 @@ use clap::Args;
 use futures::future::join_all;
 use veil_node_api::client::Client;
 use veil_node_api::status::{JobStatus, Status};
-use veil_node_chain::{Chain, ChainError, RpcUrls};
+use veil_node_chain::{Chain, ChainConfig, ChainError, Draft, RpcUrls};
+use veil_node_chain_commands::arguments::Drafting;
 use veil_node_config::{AnyConfig, ChainSection, parse_address, process_environment};
 use veil_node_core::lifecycle::account;
 use veil_node_devnet::DevnetFile;
@@ -33,6 +34,8 @@ pub(in crate::cli) struct Target {
     /// The cluster.
     #[arg(long, value_name = "ID")]
     cluster: Option<ClusterId>,
+    #[command(flatten)]
+    drafting: Drafting,
     /// Print one JSON object.
     #[arg(long)]
     pub(in crate::cli) json: bool,
@@ -63,6 +66,7 @@ pub(in crate::cli) struct Access {
     /// The nodes to ask, or why there is none: not every command asks one.
     nodes: Result<Vec<Client>, Failure>,
     section: Option<ChainSection>,
+    draft: Option<Draft>,
     pub(super) devnet: Option<DevnetFile>,
 }
 
@@ -88,7 +92,7 @@ impl Target {
             section.contract = self.contract.unwrap_or(section.contract);
             section.cluster = self.cluster.unwrap_or(section.cluster);
         }
-        Ok(Access { nodes, section, devnet })
+        Ok(Access { nodes, section, draft: self.drafting.draft(), devnet })
     }
 }
 
@@ -97,7 +101,8 @@ impl Access {
     pub(in crate::cli) async fn chain(&self) -> Result<(Chain, ClusterId), Failure> {
         let section = self.section.as_ref().ok_or_else(no_chain)?;
         waiting::on("connecting to the chain");
-        let config = section.connection(account(section)?);
+        let key = if self.draft.is_some() { None } else { account(section)? };
+        let config = ChainConfig { draft: self.draft, ..section.connection(key) };
         let chain = Chain::connect(config).await?;
         waiting::on("reading the contracts");
         Ok((chain, section.cluster))

@@ -63,7 +63,7 @@ pub(super) fn common(what: &Common) -> String {
             unix(*until)
         ),
         Common::NotGovernance(caller) => format!(
-            "account {} is not the timelock, which alone may do this: propose it there",
+            "account {} is not the timelock, which alone may do this: `veil chain govern schedule` has it done there",
             account(caller)
         ),
         Common::NotContract(name, caller) => {

@@ -1,6 +1,18 @@
 //! The contracts' custom errors as sentences with the next step.
+//!
+//! # Role
+//! What a contract says when it refuses, for a person: [`Refusal`] decodes the data of a revert, and prints what
+//! to do next. `veil-node-chain` makes calls and passes refusals on; it shares the registry's [`forms`].
+//!
+//! # Flow
+//! 1. [`Refusal::decode`] tries the errors of all contracts.
+//! 2. Its `Display` is a sentence of the module of that contract.
+//!
+//! # State and restart
+//! None.
 
 mod committees;
+pub mod forms;
 mod governance;
 mod nodes;
 mod words;
@@ -57,7 +69,8 @@ impl Refusal {
     /// Decodes the data of a revert. Contracts that call one another pass errors on, so the errors of all
     /// contracts are tried. An error that several contracts have means the same in each; it is decoded as
     /// the first one's.
-    pub(crate) fn decode(data: &[u8]) -> Self {
+    #[must_use]
+    pub fn decode(data: &[u8]) -> Self {
         fn read<E: SolInterface>(data: &[u8], wrap: impl Fn(E) -> Refusal) -> Option<Refusal> {
             E::abi_decode_validate(data).ok().map(wrap)
         }
@@ -129,10 +142,26 @@ mod tests {
     use alloy::json_abi::{ContractObject, Error};
 
     use super::*;
-    use crate::contracts::INTERFACES;
 
-    const TIMELOCK: &str =
-        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../contracts/abi/Timelock.json"));
+    macro_rules! interfaces {
+        ($($name:literal),*) => {
+            [$(($name, include_str!(concat!(
+                env!("CARGO_MANIFEST_DIR"), "/../../../contracts/abi/", $name, ".json"
+            )))),*]
+        };
+    }
+
+    const INTERFACES: [(&str, &str); 9] = interfaces!(
+        "AssignmentAnchor",
+        "CommitteeElection",
+        "Directory",
+        "Disputes",
+        "JobBoard",
+        "KeyCeremony",
+        "NodeRegistry",
+        "PolicyRegistry",
+        "Timelock"
+    );
 
     /// A revert with this error, all of its arguments zero or empty.
     fn revert(error: &Error) -> Vec<u8> {
@@ -156,7 +185,7 @@ mod tests {
     #[test]
     fn every_error_of_the_contracts_has_a_sentence() {
         let mut errors = 0;
-        for (contract, abi) in INTERFACES.iter().chain(&[("Timelock", TIMELOCK)]) {
+        for (contract, abi) in INTERFACES {
             let abi: ContractObject = serde_json::from_str(abi).unwrap();
             for error in abi.abi.unwrap().errors() {
                 errors += 1;

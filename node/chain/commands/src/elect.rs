@@ -5,11 +5,14 @@ use serde_json::{Value, json};
 use veil_node_operator::chain;
 use veil_protocol_spec::Epoch;
 
-use super::arguments::{Connection, Where};
-use crate::cli::failure::Failure;
+use crate::{
+    arguments::{Connection, Where},
+    error::CommandError,
+};
 
+/// `veil chain elect`.
 #[derive(Debug, Subcommand)]
-pub(in crate::cli) enum Command {
+pub enum Command {
     /// Freeze the candidates, and fix the block that decides.
     Request(Request),
     /// Draw the committee, with the proof of the deciding block's prevrandao.
@@ -22,8 +25,9 @@ pub(in crate::cli) enum Command {
     Show(Arguments),
 }
 
+/// `veil chain elect request`.
 #[derive(Debug, Args)]
-pub(in crate::cli) struct Request {
+pub struct Request {
     /// Draw another committee of an epoch that was drawn and has had no key for a week. That burns 1 ether.
     #[arg(long)]
     redraw: bool,
@@ -31,8 +35,9 @@ pub(in crate::cli) struct Request {
     arguments: Arguments,
 }
 
+/// What all of them take.
 #[derive(Debug, Args)]
-pub(in crate::cli) struct Arguments {
+pub struct Arguments {
     /// The epoch; the one that gets the next key if not given.
     #[arg(long, value_name = "N")]
     epoch: Option<u64>,
@@ -51,12 +56,18 @@ impl Command {
         }
     }
 
-    pub(super) const fn connection(&self) -> &Connection {
+    /// How to reach the chain.
+    #[must_use]
+    pub const fn connection(&self) -> &Connection {
         &self.arguments().place.connection
     }
 }
 
-pub(super) async fn carry_out(command: &Command) -> Result<Value, Failure> {
+/// Carries the command out.
+///
+/// # Errors
+/// [`CommandError`].
+pub async fn carry_out(command: &Command) -> Result<Value, CommandError> {
     let arguments = command.arguments();
     let Where { contract, connection, .. } = &arguments.place;
     let to = match command {

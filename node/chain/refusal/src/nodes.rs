@@ -4,7 +4,7 @@ use alloy::primitives::B256;
 use veil_contracts::node_registry::NodeRegistry::NodeRegistryErrors as Registry;
 
 use super::words::{Common, account, common, not_admin, short, unix};
-use crate::{address::organisation, types::roles_of};
+use crate::forms::{organisation, roles_of};
 
 /// What an approval names, in words.
 fn approved(bits: u8, word: &B256) -> String {

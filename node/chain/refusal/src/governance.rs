@@ -27,7 +27,10 @@ pub(super) fn directory(error: &Directory) -> String {
             account(&e.caller)
         ),
         Directory::NotGuardian(e) => {
-            format!("account {} is neither the guardian nor the timelock", account(&e.caller))
+            format!(
+                "account {} is neither the guardian nor the timelock: the guardian's account does it, or governance with `veil chain govern schedule`",
+                account(&e.caller)
+            )
         }
         Directory::OtherSet(e) => format!(
             "the {} was deployed for set {} of the directory, and the next one is {}: deploy all contracts of a set anew with `veil chain deploy`",
@@ -91,7 +94,10 @@ pub(super) fn policy(error: &Policy) -> String {
 pub(super) fn timelock(error: &Timelock) -> String {
     match error {
         Timelock::AccessControlUnauthorizedAccount(e) => {
-            format!("account {} has no role in the timelock that may do this", account(&e.account))
+            format!(
+                "account {} has no role in the timelock that may do this: the governor's account does it, if need be with `--unsigned --from` its address",
+                account(&e.account)
+            )
         }
         Timelock::AccessControlBadConfirmation(_) => {
             "a role can be given up only by its own account".to_owned()
@@ -109,7 +115,7 @@ pub(super) fn timelock(error: &Timelock) -> String {
             format!("operation {} has to be executed first", short(&e.predecessorId))
         }
         Timelock::TimelockUnexpectedOperationState(e) => format!(
-            "operation {} is not in the state for this: wait for its delay, or schedule it",
+            "operation {} is not in the state for this: `veil chain govern list` says whether it waits, is done or was never scheduled",
             short(&e.operationId)
         ),
         Timelock::FailedCall(_) => {
