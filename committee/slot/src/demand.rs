@@ -380,7 +380,8 @@ mod tests {
         let weights = PolicyWeights::Encrypted(Blake3Digest([9; 32]));
         let encrypted = ClusterPolicy { weights, ..ClusterPolicy::default() };
         let by_cost = JobSpec { policy: SchedulingPolicy::Cost, ..job(3) };
-        let demand = |policy| JobDemand::of(&by_cost, policy, &AllowedImages::default(), 0);
+        let demand =
+            |policy: &ClusterPolicy| JobDemand::of(&by_cost, policy, &AllowedImages::default(), 0);
         assert_eq!(demand(&encrypted), demand(&ClusterPolicy::default()));
         assert_eq!(demand(&encrypted).refused, None);
     }

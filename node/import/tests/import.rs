@@ -292,6 +292,31 @@ fn files_beside_are_sealed_as_long_as_they_fit() {
     file.contents().unwrap();
 }
 
+/// A folder is sealed whole or not at all: by the bytes and the number of its files together.
+#[test]
+fn a_folder_beside_is_sealed_if_all_of_it_fits() {
+    let beside = tempfile::tempdir().unwrap();
+    for (folder, files, bytes) in [("fits", 2, 1024), ("large", 2, 200 * 1024), ("many", 257, 1)] {
+        let folder = beside.path().join(folder);
+        fs::create_dir(&folder).unwrap();
+        for i in 0..files {
+            fs::write(folder.join(i.to_string()), vec![b'x'; bytes]).unwrap();
+        }
+    }
+    for (folder, sealed) in [("fits", true), ("large", false), ("many", false)] {
+        let text = format!("services: {{a: {{image: x, volumes: [\"./{folder}:/data:ro\"]}}}}");
+        let import = read(&text, beside.path(), beside.path(), &options()).unwrap();
+        let text = import.jobs[0].file_text(&options());
+        let file = format!("path = \"/data/1\"\nfrom = {{ file = \"{folder}/1\" }}");
+        assert_eq!(text.contains(&file), sealed, "{folder}: {text}");
+        assert_eq!(
+            text.contains("mount = \"/data\"\nkind = \"host\""),
+            !sealed,
+            "{folder}: {text}"
+        );
+    }
+}
+
 /// Parts of files in any order: keys of all three formats with values of all kinds.
 fn value() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![

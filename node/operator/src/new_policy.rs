@@ -155,7 +155,7 @@ async fn logged_in(
 ) -> Result<Client, OperatorError> {
     let account = chain.account().ok_or(ChainError::NoAccount)?;
     waiting::on(format_args!("logging in at the node at {}", node.address()));
-    Ok(log_in(chain, cluster, node, account).await?)
+    log_in(chain, cluster, node, account).await
 }
 
 async fn encrypted(
@@ -243,7 +243,6 @@ mod tests {
         let file = policy_file::parse("[weights]\nencrypted = true").unwrap();
         let weights = file.hidden().unwrap().expose();
         let prove = async |keys: EncryptionKeys| {
-            let metadata = metadata.clone();
             let encrypt = move |public_key: &_, string: &_| {
                 encrypt_weights(&weights, public_key, string, &metadata)
             };

@@ -252,12 +252,13 @@ async fn two_of_three_govern_a_cluster_and_no_one_alone() {
     two.does(&shell, &["chain", "govern", "cancel", &id]);
     assert_eq!(listed(&shell)[2]["state"], "cancelled");
 
-    // The new guardian pauses, and work stops until it ends that.
+    // The new guardian pauses, and nothing new begins until it ends that.
     shell.key = KEY.to_owned();
     let paused = shell.done(&["chain", "pause"]);
     assert!(paused["paused_until"].as_u64().unwrap() > 0);
-    let register = ["chain", "register", "--identity", &identity, "--role", "worker"];
-    refused(&shell, &register);
+    let elect = ["chain", "elect", "request"];
+    assert!(refused(&shell, &elect).contains("has paused new work"));
     assert_eq!(shell.done(&["chain", "pause", "--end"])["paused_until"], 0);
+    assert!(!refused(&shell, &elect).contains("paused"));
     drop(anvil);
 }

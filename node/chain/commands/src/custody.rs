@@ -9,8 +9,18 @@ use crate::{arguments::Where, error::CommandError};
 
 /// `veil chain admin`.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
 pub struct Admin {
+    #[command(flatten)]
+    change: Change,
+    /// Of which cluster.
+    #[command(flatten)]
+    pub place: Where,
+}
+
+// Of its own: the group would have the other arguments in it.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Change {
     /// Propose this account for the admin's place, as the admin; it has the place once it accepts.
     #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
     propose: Option<Address>,
@@ -20,9 +30,6 @@ pub struct Admin {
     /// Take the admin's place, as the account that was proposed.
     #[arg(long)]
     accept: bool,
-    /// Of which cluster.
-    #[command(flatten)]
-    pub place: Where,
 }
 
 /// Proposes another admin, or accepts.
@@ -30,7 +37,8 @@ pub struct Admin {
 /// # Errors
 /// [`CommandError`].
 pub async fn admin(arguments: &Admin) -> Result<Value, CommandError> {
-    let Admin { propose, accept, place: Where { cluster, contract, connection }, .. } = arguments;
+    let Admin { change: Change { propose, accept, .. }, place } = arguments;
+    let Where { cluster, contract, connection } = place;
     let chain = contract.connect_to_send(connection).await?;
     let cluster = cluster.id();
     let mined = if *accept {

@@ -132,7 +132,7 @@ impl Schedule {
 fn bytes(text: &str) -> Result<Vec<u8>, CommandError> {
     let digits = text.strip_prefix("0x").unwrap_or(text);
     let wrong = || CommandError::Data(text.to_owned());
-    if digits.len() % 2 != 0 {
+    if !digits.len().is_multiple_of(2) {
         return Err(wrong());
     }
     let pairs = digits.as_bytes().chunks(2).map(|pair| {
@@ -239,8 +239,8 @@ mod tests {
 
     #[test]
     fn data_is_hexadecimal_text() {
-        assert_eq!(bytes("0x00fF").unwrap(), [0, 255]);
-        assert_eq!(bytes("0x").unwrap(), []);
+        assert_eq!(bytes("0x00fF").unwrap(), [0_u8, 255]);
+        assert!(bytes("0x").unwrap().is_empty());
         for wrong in ["0x0", "0xgg", "0x+1", "é"] {
             assert!(bytes(wrong).is_err(), "{wrong}");
         }

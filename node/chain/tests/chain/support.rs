@@ -197,18 +197,6 @@ impl World {
         done.unwrap();
     }
 
-    /// Sends a transaction from any account, governance included.
-    pub(crate) async fn transact_as(&self, from: Address, to: Address, value: u128, data: &[u8]) {
-        let [from, to] = [from, to].map(|address| format!("0x{address}"));
-        let data = alloy::hex::encode_prefixed(data);
-        let request = json!({
-            "from": from, "to": to, "value": format!("{value:#x}"), "data": data, "gas": "0x1e8480",
-        });
-        self.control("anvil_impersonateAccount", json!([from])).await;
-        self.control("anvil_setBalance", json!([from, "0x56bc75e2d63100000"])).await;
-        self.control("eth_sendTransaction", json!([request])).await;
-    }
-
     /// Whether each transaction gets a block at once.
     pub(crate) async fn automine(&self, automine: bool) {
         self.control("anvil_setAutomine", json!([automine])).await;

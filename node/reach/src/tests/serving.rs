@@ -118,6 +118,43 @@ async fn whoever_is_not_let_in_is_told_why_and_counted() {
     assert_eq!(worker.refused()["not_delegated"], 1);
 }
 
+#[tokio::test]
+async fn one_operator_has_so_many_sessions_on_a_worker_and_no_more() {
+    let worker = Worker::start(runs([("first", true, Vec::new())]));
+    let mut held = Vec::new();
+    for _ in 0..16 {
+        held.push(worker.reach(1, follow()).await.unwrap());
+    }
+    // Whichever of its keys asks.
+    for by in [1, 2] {
+        assert_eq!(refusal(&worker.reach(by, follow()).await.unwrap_err()), &Refusal::Busy);
+    }
+    assert_eq!(worker.refused()["busy"], 2);
+    held.pop();
+    // The worker hears of the end of one, and then takes another.
+    let again = async {
+        loop {
+            match worker.reach(1, follow()).await {
+                Ok(reached) => break reached,
+                Err(failure) => assert_eq!(refusal(&failure), &Refusal::Busy),
+            }
+        }
+    };
+    within(again).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_revoked_is_out_within_a_minute_and_a_silent_chain_ends_nothing() {
+    let worker = Worker::start(runs([("first", true, Vec::new())]));
+    let reached = worker.reach(2, follow()).await.unwrap();
+    let say = |delegation| worker.world.0.send_modify(|facts| facts.delegation = delegation);
+    say(Err("the chain is silent".to_owned()));
+    tokio::time::sleep(Duration::from_secs(150)).await;
+    assert!(!reached.is_over());
+    say(Ok(Delegation::Revoked(7)));
+    assert_eq!(refusal(&within(reached.over()).await), &Refusal::NotDelegated);
+}
+
 /// An entry node that replays what it has recorded has no session that the request is of.
 #[tokio::test]
 async fn a_request_of_another_session_is_refused() {

@@ -170,6 +170,14 @@ fn all_are_asked_alike() {
     assert_ne!(asked(&manifest, &public), first, "submitted after the draw: by this block");
 }
 
+/// If all replicas of a job asked the same workers, those would be full, and the others never asked.
+#[test]
+fn each_replica_asks_a_sample_of_its_own() {
+    let (manifest, public) = among(&job(SchedulingPolicy::Spread), 4, &all());
+    let samples: BTreeSet<_> = asked(&manifest, &public).into_iter().collect();
+    assert_eq!(samples.len(), 4);
+}
+
 #[test]
 fn constraints_come_first_and_whoever_is_preferred_is_asked() {
     let constraints = Constraints {
