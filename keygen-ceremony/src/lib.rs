@@ -18,6 +18,7 @@
 //! 5. [`keyset`] knows tfhe's parameters and layout and assembles the key set; [`proof`] shows that
 //!    every share fits it.
 //! 6. [`machine`] goes through these as steps; [`transcript`] verifies them offline.
+//! 7. [`blame`] tells of a failed attempt whom its signed messages prove to have deviated.
 //!
 //! # State and restart
 //! The machine's [stage](machine::Stage) owns the secrets that it needs, and erases them when it is
@@ -80,6 +81,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod blame;
 pub mod channel;
 pub mod chunks;
 pub mod contributions;

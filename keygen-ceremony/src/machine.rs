@@ -55,7 +55,7 @@ mod steps;
 mod streams;
 mod string;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use self::interface::{
     AbortReport, CeremonyEffect, CommitPoint, Fault, Outcome, Progress, Record, ResumeError, Stage,

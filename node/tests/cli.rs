@@ -215,8 +215,9 @@ fn committees_of_every_size_make_a_working_key() {
     }
 }
 
-/// A fault that no key survives: where participant 1 notices it, and whom it accuses.
-fn aborted_by(fault: &str, stage: &str, accused: &[u8]) {
+/// A fault that no key survives: where participant 1 notices it, whom it accuses, and whom signed messages prove
+/// to have done it.
+fn aborted_by(fault: &str, stage: &str, accused: &[u8], proven: &[u8]) {
     let place = tempfile::tempdir().unwrap();
     let said = simulate(4, &["--fault", fault, "--out", place.path().to_str().unwrap()]);
     assert_eq!(said.code, 1, "{fault}: {}", said.stdout);
@@ -228,6 +229,12 @@ fn aborted_by(fault: &str, stage: &str, accused: &[u8]) {
     assert_eq!(report["keyset_digest"], Value::Null);
     assert_eq!(report["detected"]["stage"], stage, "{report}");
     assert_eq!(report["detected"]["accused"], serde_json::json!(accused));
+    assert_eq!(report["culprits"], serde_json::json!(proven));
+    let proofs = report["proofs"].as_array().unwrap();
+    assert_eq!(proofs.is_empty(), proven.is_empty(), "{report}");
+    for proof in proofs {
+        has_keys(proof, &["culprit", "misdeed", "round", "messages"]);
+    }
     has_keys(&report["detected"], &["by", "message"]);
     for abort in report["aborts"].as_array().unwrap() {
         has_keys(
@@ -246,22 +253,22 @@ fn aborted_by(fault: &str, stage: &str, accused: &[u8]) {
 
 #[test]
 fn a_wrong_body_share_aborts_when_bodies_are_opened() {
-    aborted_by("wrong-body-share", "open-bodies", &[]);
+    aborted_by("wrong-body-share", "open-bodies", &[], &[]);
 }
 
 #[test]
 fn a_wrong_secret_bit_share_aborts_when_bits_are_opened() {
-    aborted_by("wrong-secret-bit-share", "open-bits", &[]);
+    aborted_by("wrong-secret-bit-share", "open-bits", &[], &[]);
 }
 
 #[test]
 fn a_wrong_contribution_to_the_reference_string_is_accused() {
-    aborted_by("wrong-reference-string", "reference-string", &[4]);
+    aborted_by("wrong-reference-string", "reference-string", &[4], &[4]);
 }
 
 #[test]
 fn a_silent_member_is_accused_in_the_first_round() {
-    aborted_by("silent", "commit", &[4]);
+    aborted_by("silent", "commit", &[4], &[]);
 }
 
 /// A fault that a ceremony survives.

@@ -14,7 +14,9 @@ use veil_committee_machine::{Effect, Machine, Verdict};
 use veil_committee_world::{End, Host, Physics, Schedule, World};
 use veil_protocol_spec::{
     Attempt, Blake3Digest, Committee, Epoch, ParticipantIndex, Wire,
-    ceremony::{AbortReason, CeremonyMessage, CeremonyParameters, ChunkId, Round, Stream},
+    ceremony::{
+        AbortReason, CeremonyMessage, CeremonyParameters, ChunkId, Round, SignedMessage, Stream,
+    },
     codec::Bytes,
     identity::SecretIdentity,
 };
@@ -38,15 +40,20 @@ use crate::{
 
 const TIMING: Timing = Timing { round: 10_000, retry: 1_000 };
 
-/// Four members of a ceremony, until the first has come to a certain stage.
-struct Members {
+/// The members of a ceremony, until the first has come to a certain stage.
+pub(crate) struct Members {
+    committee: Committee,
     machines: vec::IntoIter<Ceremony>,
     is_reached: Box<dyn Fn(Stage) -> bool>,
 }
 
 impl Members {
     fn until(is_reached: impl Fn(Stage) -> bool + 'static) -> World<Self> {
-        let (committee, params) = (Committee::ALL[1], ParameterSet::insecure_short());
+        Self::of(Committee::ALL[1], is_reached)
+    }
+
+    fn of(committee: Committee, is_reached: impl Fn(Stage) -> bool + 'static) -> World<Self> {
+        let params = ParameterSet::insecure_short();
         let identities: Vec<_> = committee
             .participants()
             .map(|j| SecretIdentity::from_bytes(&[j.get(); 32]).unwrap())
@@ -67,8 +74,17 @@ impl Members {
             Ceremony::new(Arc::new(setup), identity.clone(), seed, store, 0)
         };
         let machines: Vec<_> = (100..).zip(&identities).map(machine).collect();
-        let host = Self { machines: machines.into_iter(), is_reached: Box::new(is_reached) };
+        let (machines, is_reached) = (machines.into_iter(), Box::new(is_reached));
+        let host = Self { committee, machines, is_reached };
         World::new(host, committee, Physics::default(), Vec::new())
+    }
+
+    /// What all of a committee broadcast in an attempt without faults. Member j's identity has bytes j.
+    pub(crate) fn honest(committee: Committee) -> (CeremonyParameters, Vec<SignedMessage>) {
+        let mut ended = Self::of(committee, |now| now == Stage::Completed).run();
+        assert_eq!(ended.end, End::Over);
+        let first = ended.machines.swap_remove(0).unwrap();
+        (first.setup.parameters.clone(), first.broadcasts().cloned().collect())
     }
 
     /// The first member when it has come to a stage.
@@ -90,7 +106,7 @@ impl Host for Members {
 
     fn special(&mut self, _: ParticipantIndex, effect: CeremonyEffect, world: &mut Schedule<Self>) {
         if let CeremonyEffect::Publish(certificate) = effect {
-            for j in Committee::ALL[1].participants() {
+            for j in self.committee.participants() {
                 let decision = CommitPoint::Published(certificate.clone());
                 world.input(j, 0, |machine, _| machine.handle_commit_point(decision));
             }

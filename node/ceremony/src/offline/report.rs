@@ -1,6 +1,9 @@
 //! What a ceremony on one machine came to: for programs, and for a person.
 
-use std::io::{self, Write};
+use std::{
+    collections::BTreeSet,
+    io::{self, Write},
+};
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -70,6 +73,23 @@ pub fn abort(report: &mut Value, simulation: &Simulation) {
     report["verified"] = json!(false);
     report["aborts"] = aborts(simulation);
     report["detected"] = detected(&report["aborts"]);
+    let culprits: BTreeSet<_> = simulation.proofs.iter().map(|proof| proof.culprit).collect();
+    report["culprits"] = json!(culprits);
+    report["proofs"] = proofs(simulation);
+}
+
+fn proofs(simulation: &Simulation) -> Value {
+    let proofs = simulation.proofs.iter();
+    proofs
+        .map(|proof| {
+            json!({
+                "culprit": proof.culprit,
+                "misdeed": proof.misdeed,
+                "round": proof.round,
+                "messages": proof.messages.len(),
+            })
+        })
+        .collect()
 }
 
 fn aborts(simulation: &Simulation) -> Value {

@@ -9,6 +9,7 @@ use serde::Serialize;
 use veil_committee_machine::{Millis, Verdict, VerdictOf};
 use veil_committee_world::{Host, Mail, Physics, Schedule, World};
 use veil_keygen_ceremony::{
+    blame::{Proof, proven},
     keyset::ParameterSet,
     machine::{AbortReport, Ceremony, CeremonyEffect, CommitPoint, Outcome, Stage},
     seed::CeremonySeed,
@@ -65,6 +66,8 @@ pub struct Simulation {
     pub params: ParameterSet,
     /// How each ended: position j-1 is participant j.
     pub endings: Vec<Result<Outcome, Box<AbortReport>>>,
+    /// After an ABORT: whom the members' messages prove to have deviated.
+    pub proofs: Vec<Proof>,
     /// Messages that members refused, by receiver and reason.
     pub refused: Vec<(ParticipantIndex, String)>,
     /// Time of each stage, in order of first entry by participant 1.
@@ -210,11 +213,15 @@ pub fn run(options: &Options, progress: &Progress<'_>) -> Result<Simulation, Sim
     let ended = world.run();
     let (cpu_seconds, wall_seconds) = (watch.cpu(), watch.wall());
     let Members { endings, refused, stages, .. } = ended.host;
+    let members: Vec<Ceremony> = ended.machines.into_iter().flatten().collect();
+    let endings: Vec<_> = endings.into_iter().flatten().collect();
+    let proofs = prove(&members, &endings, &parameters, &options.params)?;
     Ok(Simulation {
-        members: ended.machines.into_iter().flatten().collect(),
+        members,
         parameters,
         params: options.params.clone(),
-        endings: endings.into_iter().flatten().collect(),
+        endings,
+        proofs,
         refused,
         stages,
         bytes_sent: ended.traffic.iter().map(|traffic| traffic.bytes).collect(),
@@ -223,6 +230,22 @@ pub fn run(options: &Options, progress: &Progress<'_>) -> Result<Simulation, Sim
         peak_rss_bytes: peak_rss_bytes(),
         identities,
     })
+}
+
+/// Blame of a failed attempt, over what all members hold.
+fn prove(
+    members: &[Ceremony],
+    endings: &[Result<Outcome, Box<AbortReport>>],
+    parameters: &CeremonyParameters,
+    params: &ParameterSet,
+) -> Result<Vec<Proof>, SetupError> {
+    if endings.iter().all(Result::is_ok) {
+        return Ok(Vec::new());
+    }
+    let reported = endings.iter().filter_map(|ending| ending.as_ref().err());
+    let evidence = reported.flat_map(|report| &report.evidence);
+    let messages: Vec<_> = members.iter().flat_map(Ceremony::broadcasts).chain(evidence).collect();
+    proven(parameters, params, Attempt(0), &messages)
 }
 
 /// What surrounds the members' machines. Their memory is the disk of this process: nothing here
