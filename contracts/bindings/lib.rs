@@ -46,6 +46,8 @@ contracts! {
     assignment_anchor: AssignmentAnchor = "abi/AssignmentAnchor.json";
     /// Disputes over what committees and their members signed.
     disputes: Disputes = "abi/Disputes.json";
+    /// What steps on the chain cost and work earns.
+    fee_pool: FeePool = "abi/FeePool.json";
 }
 
 pub mod typed;

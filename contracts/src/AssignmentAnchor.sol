@@ -20,15 +20,21 @@ contract AssignmentAnchor is IAssignmentAnchor, VeilContract {
 
     /// @notice How many of the last heads certificates are proved against.
     uint64 public constant RECENT_HEADS = 64;
+    /// @dev Where in `Anchored.numbers` the count and the times are.
+    uint256 private constant COUNT = 96;
+    uint256 private constant AT = 136;
 
-    /// @dev A shown assignment: who may confirm it, and whether it did. In one word.
+    /// @dev A shown assignment: who may confirm it, since when it is (0 if it is not), and the lowest 56 bits of the
+    /// slot that assigned it. In one word.
     struct Shown {
         address operator;
-        bool confirmed;
+        uint40 confirmedAt;
+        uint56 slot;
     }
 
-    /// @dev Slot, epoch and count of the head are the lowest three times 64 bits of `numbers`; the certificate
-    /// that was anchored as number i, from 0, is in place i modulo their number.
+    /// @dev `numbers` are, from the lowest bit on: slot (64 bits) and epoch (32) of the head, how many there were
+    /// (40), when it was anchored (40), and when the one before it was (40). The certificate that was anchored as
+    /// number i, from 0, is in place i modulo their number.
     struct Anchored {
         uint256 numbers;
         bytes32[64] heads;
@@ -56,7 +62,7 @@ contract AssignmentAnchor is IAssignmentAnchor, VeilContract {
         if (!_isInForce(certificate, groupKey)) _explain(certificate, groupKey);
         Anchored storage anchored = _anchored[certificate.cluster];
         uint256 numbers = anchored.numbers;
-        uint256 count = numbers >> 128;
+        uint256 count = _count(numbers);
         bytes32 head = _headAt(anchored, count);
         if (certificate.base != head) revert WrongBase(certificate.base, head);
         uint256 slot;
@@ -69,10 +75,12 @@ contract AssignmentAnchor is IAssignmentAnchor, VeilContract {
         bytes32 hash = Certificates.digest(block.chainid, directory, certificate);
         if (!FrostVerifier.verify(groupKey, hash, signature)) revert WrongGroupSignature();
         anchored.heads[count % RECENT_HEADS] = hash;
+        // As many bits as each has place for: nobody lives to see 2^32 epochs, or 2^40 certificates.
+        numbers = ((numbers >> AT) & type(uint40).max) << (AT + 40);
+        numbers |= (block.timestamp << AT) | ((count + 1) << COUNT);
         assembly ("memory-safe") {
-            // The epoch is a number of 64 bits, being the one in force.
             let epoch := shl(64, calldataload(add(certificate, 0x20)))
-            sstore(anchored.slot, or(or(shl(128, add(count, 1)), epoch), slot))
+            sstore(anchored.slot, or(or(numbers, epoch), slot))
         }
         bytes32 topic = CertificateAnchored.selector;
         assembly ("memory-safe") {
@@ -100,19 +108,14 @@ contract AssignmentAnchor is IAssignmentAnchor, VeilContract {
         }
         // What one cluster assigned, another one's certificate says nothing of.
         assignmentHash = keccak256(abi.encode(cluster, certificate, leaf));
-        if (_shown[assignmentHash].confirmed) revert AlreadyConfirmed(assignmentHash);
-        _shown[assignmentHash].operator = operator;
+        if (_shown[assignmentHash].confirmedAt != 0) revert AlreadyConfirmed(assignmentHash);
+        _shown[assignmentHash] = Shown(operator, 0, uint56(chain[0].slot));
         emit AssignmentProven(cluster, assignmentHash, operator, certificate, leaf);
     }
 
     /// @inheritdoc IAssignmentAnchor
-    function anchorDeployment(bytes32 assignmentHash) public override returns (bool) {
-        Shown storage shown = _shown[assignmentHash];
-        if (shown.operator == address(0)) revert UnprovenAssignment(assignmentHash);
-        if (shown.confirmed) revert AlreadyConfirmed(assignmentHash);
-        if (shown.operator != msg.sender) revert NotWorkerOperator(assignmentHash, msg.sender);
-        shown.confirmed = true;
-        emit DeploymentConfirmed(assignmentHash, msg.sender);
+    function anchorDeployment(bytes32 assignmentHash) external override returns (bool) {
+        _confirm(assignmentHash, msg.sender);
         return true;
     }
 
@@ -123,16 +126,54 @@ contract AssignmentAnchor is IAssignmentAnchor, VeilContract {
         bytes32[] calldata proof
     ) external override returns (bytes32 assignmentHash) {
         assignmentHash = proveAssignment(chain, assignment, proof);
-        anchorDeployment(assignmentHash);
+        _confirm(assignmentHash, msg.sender);
+    }
+
+    /// @inheritdoc IAssignmentAnchor
+    function confirmDeploymentFor(
+        address operator,
+        Certificate[] calldata chain,
+        Assignment calldata assignment,
+        bytes32[] calldata proof
+    ) external override onlyContract("FeePool") returns (bytes32 assignmentHash) {
+        assignmentHash = proveAssignment(chain, assignment, proof);
+        _confirm(assignmentHash, operator);
+    }
+
+    /// @inheritdoc IAssignmentAnchor
+    function confirmationOf(bytes32 assignmentHash)
+        external
+        view
+        override
+        returns (address operator, uint64 confirmedAt, uint64 slot)
+    {
+        Shown memory shown = _shown[assignmentHash];
+        return (shown.operator, shown.confirmedAt, shown.slot);
+    }
+
+    /// @inheritdoc IAssignmentAnchor
+    function anchoredAt(bytes32 cluster, bytes32 certificate)
+        external
+        view
+        override
+        returns (uint64)
+    {
+        Anchored storage anchored = _anchored[cluster];
+        uint256 numbers = anchored.numbers;
+        uint256 count = _count(numbers);
+        if (certificate == 0) return 0;
+        if (_headAt(anchored, count) == certificate) return uint40(numbers >> AT);
+        bool before = count > 1 && _headAt(anchored, count - 1) == certificate;
+        return before ? uint40(numbers >> (AT + 40)) : 0;
     }
 
     /// @inheritdoc IAssignmentAnchor
     function headOf(bytes32 cluster) external view override returns (Head memory) {
         Anchored storage anchored = _anchored[cluster];
         uint256 numbers = anchored.numbers;
-        uint256 count = numbers >> 128;
+        uint256 count = _count(numbers);
         bytes32 hash = _headAt(anchored, count);
-        return Head(hash, uint64(numbers), uint64(numbers >> 64), uint64(count));
+        return Head(hash, uint64(numbers), uint32(numbers >> 64), uint64(count));
     }
 
     /// @inheritdoc IAssignmentAnchor
@@ -168,6 +209,21 @@ contract AssignmentAnchor is IAssignmentAnchor, VeilContract {
     {
         _checkChain(chain);
         return MerkleProof.verifyCalldata(proof, chain[0].assignmentsRoot, leaf);
+    }
+
+    /// @dev That its worker runs it, by the worker's operator.
+    function _confirm(bytes32 assignmentHash, address operator) private {
+        Shown storage shown = _shown[assignmentHash];
+        if (shown.operator == address(0)) revert UnprovenAssignment(assignmentHash);
+        if (shown.confirmedAt != 0) revert AlreadyConfirmed(assignmentHash);
+        if (shown.operator != operator) revert NotWorkerOperator(assignmentHash, operator);
+        shown.confirmedAt = uint40(block.timestamp);
+        emit DeploymentConfirmed(assignmentHash, operator);
+    }
+
+    /// @dev How many certificates were anchored.
+    function _count(uint256 numbers) private pure returns (uint256) {
+        return uint40(numbers >> COUNT);
     }
 
     /// @dev Whether `ceremony.verificationHash(cluster)` is that of what is given.
@@ -222,7 +278,7 @@ contract AssignmentAnchor is IAssignmentAnchor, VeilContract {
         // Only certificates of this cluster lead up to its heads: the hash covers the cluster.
         if (_isRecent(chain[0].cluster, last)) return first;
         Anchored storage anchored = _anchored[chain[0].cluster];
-        revert NotAnchored(last, _headAt(anchored, anchored.numbers >> 128));
+        revert NotAnchored(last, _headAt(anchored, _count(anchored.numbers)));
     }
 
     /// @dev The hashes of the last and the first certificate; zero as the last if one does not name the one
@@ -243,7 +299,7 @@ contract AssignmentAnchor is IAssignmentAnchor, VeilContract {
     function _isRecent(bytes32 cluster, bytes32 hash) private view returns (bool) {
         if (hash == 0) return false;
         Anchored storage anchored = _anchored[cluster];
-        uint256 count = anchored.numbers >> 128;
+        uint256 count = _count(anchored.numbers);
         uint256 least = count < RECENT_HEADS ? 0 : count - RECENT_HEADS;
         for (; count > least; --count) {
             if (_headAt(anchored, count) == hash) return true;

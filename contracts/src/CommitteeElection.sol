@@ -195,6 +195,13 @@ contract CommitteeElection is ICommitteeElection, VeilContract {
         );
     }
 
+    /// @dev What belongs to nobody any more. Nothing takes it from the zero address.
+    function _burn(uint256 amount) private {
+        if (amount == 0) return;
+        (bool done,) = address(0).call{value: amount}("");
+        assert(done); // no code is there to refuse it
+    }
+
     function _requested(bytes32 cluster, uint64 epoch) private view returns (Election memory) {
         Election memory election = _elections[cluster][epoch];
         if (election.status != Status.Requested) {

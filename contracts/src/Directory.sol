@@ -10,7 +10,7 @@ import {IVeilContract} from "./interfaces/IVeilContract.sol";
 /// @notice See `IDirectory`.
 contract Directory is IDirectory, Ownable2Step {
     /// @inheritdoc IDirectory
-    uint16 public constant override interfaceVersion = 5;
+    uint16 public constant override interfaceVersion = 6;
 
     /// @notice How long a pause is, in seconds.
     uint64 public constant PAUSE = 7 days;
@@ -119,14 +119,15 @@ contract Directory is IDirectory, Ownable2Step {
 
     /// @dev A set that lacks one of these would lock the nodes of the others in.
     function _requireComplete(uint64 version) private view {
-        bytes32[7] memory names = [
+        bytes32[8] memory names = [
             bytes32("NodeRegistry"),
             "PolicyRegistry",
             "CommitteeElection",
             "KeyCeremony",
             "JobBoard",
             "AssignmentAnchor",
-            "Disputes"
+            "Disputes",
+            "FeePool"
         ];
         for (uint256 i = 0; i < names.length; ++i) {
             if (_at[version][names[i]] == address(0)) revert IncompleteSet(names[i]);

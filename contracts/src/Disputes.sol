@@ -6,6 +6,7 @@ import {MerkleProof} from "@openzeppelin/contracts/utils/cryptography/MerkleProo
 import {VeilContract} from "./VeilContract.sol";
 import {IAssignmentAnchor} from "./interfaces/IAssignmentAnchor.sol";
 import {IDisputes} from "./interfaces/IDisputes.sol";
+import {IFeePool} from "./interfaces/IFeePool.sol";
 import {IKeyCeremony} from "./interfaces/IKeyCeremony.sol";
 import {INodeRegistry} from "./interfaces/INodeRegistry.sol";
 import {Certificates} from "./libraries/Certificates.sol";
@@ -296,7 +297,7 @@ contract Disputes is IDisputes, VeilContract {
         emit MemberSlashed(cluster, peer, epoch, fault, amount, reporter);
         if (amount > 0) {
             registry.slash(cluster, peer, amount);
-            _burn(amount - reward);
+            _toPool(cluster, amount - reward);
         }
     }
 
@@ -310,7 +311,14 @@ contract Disputes is IDisputes, VeilContract {
             owedTo[operator] += each;
             bond -= each;
         }
-        _burn(bond);
+        _toPool(cluster, bond);
+    }
+
+    /// @dev What is nobody's is the cluster's, for what its certificates cost: those who report, judge or sit in the
+    /// committee have no more of it than they spent.
+    function _toPool(bytes32 cluster, uint256 amount) private {
+        if (amount == 0) return;
+        IFeePool(_contractOf("FeePool")).deposit{value: amount}(cluster);
     }
 
     function _open(uint256 id) private view returns (Challenge storage record) {

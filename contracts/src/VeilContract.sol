@@ -24,7 +24,7 @@ abstract contract VeilContract is IVeilContract {
     /// @inheritdoc IVeilContract
     address public immutable override directory;
     /// @inheritdoc IVeilContract
-    uint16 public constant override interfaceVersion = 5;
+    uint16 public constant override interfaceVersion = 6;
     /// @inheritdoc IVeilContract
     uint64 public immutable override setVersion;
 
@@ -62,13 +62,6 @@ abstract contract VeilContract is IVeilContract {
     /// @dev The timelock.
     function _governance() internal view returns (address) {
         return Ownable(directory).owner();
-    }
-
-    /// @dev What belongs to nobody any more. Nothing takes it from the zero address.
-    function _burn(uint256 amount) internal {
-        if (amount == 0) return;
-        (bool done,) = address(0).call{value: amount}("");
-        assert(done); // no code is there to refuse it
     }
 
     function _requireContract(address location) internal view {

@@ -14,6 +14,7 @@ import {IKeyCeremony} from "../src/interfaces/IKeyCeremony.sol";
 import {INodeRegistry} from "../src/interfaces/INodeRegistry.sol";
 import {IPolicyRegistry} from "../src/interfaces/IPolicyRegistry.sol";
 import {IVeilContract} from "../src/interfaces/IVeilContract.sol";
+import {PricedPool} from "./PricedPool.sol";
 import {Signer} from "./Signer.sol";
 import {Vm} from "./Vm.sol";
 
@@ -30,6 +31,7 @@ abstract contract Base {
     JobBoard internal board;
     AssignmentAnchor internal anchors;
     Disputes internal disputes;
+    PricedPool internal pool;
     bytes32 internal cluster;
     /// @dev The members 1 to this are registered, or were.
     uint256 internal memberCount;
@@ -66,6 +68,7 @@ abstract contract Base {
         board = new JobBoard(address(directory), policies, registry);
         anchors = new AssignmentAnchor(address(directory), registry, ceremony);
         disputes = new Disputes(address(directory), registry, ceremony, anchors);
+        pool = new PricedPool(address(directory), registry, election, ceremony, anchors);
     }
 
     /// @dev How long nodes may come before the candidates can be frozen.
@@ -89,7 +92,7 @@ abstract contract Base {
     }
 
     function entries() internal view returns (IDirectory.Entry[] memory list) {
-        list = new IDirectory.Entry[](7);
+        list = new IDirectory.Entry[](8);
         list[0] = IDirectory.Entry("NodeRegistry", address(registry));
         list[1] = IDirectory.Entry("PolicyRegistry", address(policies));
         list[2] = IDirectory.Entry("CommitteeElection", address(election));
@@ -97,6 +100,7 @@ abstract contract Base {
         list[4] = IDirectory.Entry("JobBoard", address(board));
         list[5] = IDirectory.Entry("AssignmentAnchor", address(anchors));
         list[6] = IDirectory.Entry("Disputes", address(disputes));
+        list[7] = IDirectory.Entry("FeePool", address(pool));
     }
 
     /// @dev Lets an account submit jobs.

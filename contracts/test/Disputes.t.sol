@@ -150,7 +150,8 @@ contract DisputesTest is Base {
         disputes.claim(STRANGER);
         // The rest is nobody's: not governance's, which decides challenges.
         check(disputes.owedTo(address(this)) == 0, "not the owner's");
-        check(address(0).balance == 4.5 ether, "burnt");
+        check(pool.poolOf(cluster).balance == 4.5 ether, "the cluster's");
+        check(address(pool).balance == 4.5 ether && address(0).balance == 0, "not burnt");
         check(address(disputes).balance == 0, "nothing kept");
     }
 
@@ -179,7 +180,6 @@ contract DisputesTest is Base {
     /// cap and nobody more than half.
     function testFuzz_the_caps_hold(uint8[10] calldata who) external {
         uint256 lost = 0;
-        uint256 burnt = address(0).balance;
         for (uint64 i = 0; i < who.length; ++i) {
             report(who[i] % 4 + 1, i + 1);
         }
@@ -191,9 +191,8 @@ contract DisputesTest is Base {
         }
         (uint256 total, uint256 limit) = disputes.lostByCommittee(cluster, 0);
         check(total == lost && lost <= limit && limit == 40 ether * 3333 / 10_000, "committee");
-        burnt = address(0).balance - burnt;
         check(disputes.owedTo(address(this)) == address(disputes).balance, "owed");
-        check(address(disputes).balance + burnt == lost, "conserved");
+        check(address(disputes).balance + pool.poolOf(cluster).balance == lost, "conserved");
     }
 
     /// @dev Anchored, with nothing before it.
@@ -273,14 +272,13 @@ contract DisputesTest is Base {
         disputes.lapse(id);
     }
 
-    /// @dev Who was shared a bond, and has left since, is paid nothing: it is burnt.
-    function test_the_share_of_who_left_is_burnt() external {
+    /// @dev Who was shared a bond, and has left since, is paid nothing: it is the cluster's.
+    function test_the_share_of_who_left_is_the_clusters() external {
         uint256 id = challengeBy(STRANGER, anchored());
         registry.requestExit(cluster, peerOf(2));
-        uint256 burnt = address(0).balance;
         disputes.resolve(id, false, new bytes32[](0));
         check(disputes.owedTo(address(this)) == 0.075 ether, "three of four");
-        check(address(0).balance - burnt == 0.025 ether, "burnt");
+        check(pool.poolOf(cluster).balance == 0.025 ether, "in the pool");
     }
 
     /// @dev f(i) for the polynomial of degree 2 whose value at 0 is the group's key: 3 of 4 sign.

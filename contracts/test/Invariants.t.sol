@@ -7,7 +7,7 @@ import {Handler} from "./Handler.sol";
 /// @dev The handler, and what holds of all that it has done.
 contract Checked is Handler {
     /// @dev Value is where it belongs: in the registry as stake, with the disputes contract as what it owes, or
-    /// nowhere any more.
+    /// in the cluster's pool.
     function checkStake() external view {
         uint256 sum = 0;
         for (uint256 secret = 1; secret <= PEOPLE; ++secret) {
@@ -15,11 +15,13 @@ contract Checked is Handler {
         }
         check(address(registry).balance == sum, "the registry holds the stakes, no more, no less");
         check(paidIn - paidOut - slashed == sum, "what came in is there or went out");
-        uint256 burnt = address(0).balance - redrawn;
+        uint256 pooled = pool.poolOf(cluster).balance;
         check(
-            slashed + bonds == address(disputes).balance + claimed + burnt,
-            "what was slashed and put up is there, was paid, or is burnt"
+            slashed + bonds == address(disputes).balance + claimed + pooled,
+            "what was slashed and put up is there, was paid, or is the cluster's"
         );
+        check(address(pool).balance == pooled, "the pool holds it");
+        check(address(0).balance == redrawn, "nothing but other draws is burnt");
         check(address(disputes).balance == owed() + open() * 0.1 ether, "what is there is owed");
         check(disputes.openChallenges(cluster) == open(), "open challenges are counted");
         check(address(election).balance == 0, "elections keep nothing");

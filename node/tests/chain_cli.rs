@@ -218,6 +218,14 @@ async fn policy_images_and_an_election() {
     assert!(text(&said["error"]).contains("veil chain policy set"), "{said}");
     assert_eq!(shell.done(&["chain", "policy", "get"])["policy"]["min_candidates"], 2);
 
+    shell.done(&["chain", "fees", "deposit", "--amount", "12345"]);
+    shell.done(&["chain", "fees", "interval", "--seconds", "30"]);
+    let shown = shell.done(&["chain", "fees", "show"]);
+    assert_eq!((&shown["pool_wei"], &shown["owed_wei"]), (&json!("12345"), &json!("0")));
+    assert_eq!(shown["anchor_interval_seconds"], 30);
+    let (code, said) = shell.veil(&["chain", "fees", "claim"]);
+    assert!(code != 0 && said.to_string().contains("is owed nothing"), "{said}");
+
     let digest = |byte: &str| format!("sha256:{}", byte.repeat(32));
     let manifest = serde_json::json!({
         "config": {"digest": digest("01")},

@@ -21,7 +21,7 @@ use crate::{
 
 const NAME: &str = "contracts";
 /// The contracts that have bindings.
-const CONTRACTS: [&str; 9] = [
+const CONTRACTS: [&str; 10] = [
     "Timelock",
     "Directory",
     "NodeRegistry",
@@ -31,6 +31,7 @@ const CONTRACTS: [&str; 9] = [
     "JobBoard",
     "AssignmentAnchor",
     "Disputes",
+    "FeePool",
 ];
 
 fn folder() -> PathBuf {

@@ -152,6 +152,26 @@ interface IAssignmentAnchor is IVeilContract {
         bytes32[] calldata proof
     ) external returns (bytes32 assignmentHash);
 
+    /// @notice The same for the caller of the fee pool of this set, which alone may do this and pays it back what it
+    /// cost.
+    function confirmDeploymentFor(
+        address operator,
+        Certificate[] calldata chain,
+        Assignment calldata assignment,
+        bytes32[] calldata proof
+    ) external returns (bytes32 assignmentHash);
+
+    /// @notice Who may confirm an assignment that was shown, when it was confirmed (Unix time; zero if it
+    /// was not), and the slot that assigned it, its lowest 56 bits.
+    function confirmationOf(bytes32 assignmentHash)
+        external
+        view
+        returns (address operator, uint64 confirmedAt, uint64 slot);
+
+    /// @notice When a certificate was anchored, if it is the head or the one anchored before it.
+    /// @return Unix time; zero if it is neither.
+    function anchoredAt(bytes32 cluster, bytes32 certificate) external view returns (uint64);
+
     function headOf(bytes32 cluster) external view returns (Head memory);
 
     /// @notice What the committee signs and the next certificate names.

@@ -23,7 +23,7 @@ import {IVeilContract} from "./IVeilContract.sol";
 /// time nobody loses more than `MAX_MEMBER_BPS` of that, of however many epochs the faults are, and in an epoch a
 /// committee together not more than `MAX_COMMITTEE_BPS` of its stake. An epoch can be disputed until
 /// `DISPUTE_WINDOW` after the next one's key came into force. The reporter gets `REWARD_BPS` of what is taken,
-/// and can `claim` it; the rest is burnt, so that nobody who decides gains by deciding.
+/// and can `claim` it; the rest is in the cluster's fee pool, which pays nobody more than its steps have cost.
 ///
 /// A challenge is of one certificate, which was anchored, and of one challenger: what others challenged, and how
 /// that was decided, bars nobody. It keeps the stake of nodes that leave the cluster where it is, for

@@ -33,11 +33,16 @@ library Certificates {
         pure
         returns (bytes32)
     {
-        bytes32 inner = keccak256(
-            abi.encode(
-                LEAF, assignment.job, assignment.replica, assignment.outcome, assignment.worker
-            )
-        );
+        return leafOf(assignment.job, assignment.replica, assignment.outcome, assignment.worker);
+    }
+
+    /// @notice The same of its parts.
+    function leafOf(bytes32 job, uint16 replica, uint8 outcome, bytes32 worker)
+        internal
+        pure
+        returns (bytes32)
+    {
+        bytes32 inner = keccak256(abi.encode(LEAF, job, replica, outcome, worker));
         return keccak256(bytes.concat(inner));
     }
 

@@ -53,8 +53,8 @@ impl Chain {
             Some(key) => compressed_point(&key.group_key),
             None => CompressedPoint { x: U256::ZERO, prefix: 0 },
         };
-        let request = self
-            .anchors()
+        // It passes the call on, and pays it back.
+        let request = AssignmentAnchor::new(evm(self.contracts.fee_pool), &self.rpc.provider)
             .anchor(arguments, group_key, FrostSignature { rx, ry, z })
             .into_transaction_request();
         self.transact("the anchoring of a certificate", request).await
@@ -125,8 +125,7 @@ impl Chain {
     ) -> Result<Mined, ChainError> {
         let certificates = self.chain_arguments(chain)?;
         let proof = proof.iter().map(|node| node.0.into()).collect();
-        let request = self
-            .anchors()
+        let request = AssignmentAnchor::new(evm(self.contracts.fee_pool), &self.rpc.provider)
             .confirmDeployment(certificates, assignment_arguments(assignment), proof)
             .into_transaction_request();
         self.transact("the confirmation of a deployment", request).await

@@ -34,6 +34,11 @@ impl Chain {
         KeyCeremony::new(evm(self.contracts.key_ceremony), self.rpc.provider.clone())
     }
 
+    /// The fee pool, which passes the same calls on and pays them back.
+    fn refunded(&self) -> Contract {
+        KeyCeremony::new(evm(self.contracts.fee_pool), self.rpc.provider.clone())
+    }
+
     /// Keys of the committee of an epoch and of its standbys, those that are out among them: those elected, or
     /// in an appointed cluster the first members in the registry's list. If there are too few, the
     /// contract refuses them by name.
@@ -202,7 +207,7 @@ impl Chain {
         };
         let possession = frost(&endorsements.possession)?;
         let request =
-            self.ceremony().publish(arguments, signatures, possession).into_transaction_request();
+            self.refunded().publish(arguments, signatures, possession).into_transaction_request();
         self.transact("the publication of a key", request).await
     }
 
@@ -225,7 +230,7 @@ impl Chain {
             None => FrostSignature { rx: U256::ZERO, ry: U256::ZERO, z: U256::ZERO },
         };
         let request = self
-            .ceremony()
+            .refunded()
             .activate(cluster.0.into(), epoch.0, last.0.into(), signature)
             .into_transaction_request();
         self.transact("the activation of a key", request).await

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The interface version of the contracts that this build speaks.
-const INTERFACE_VERSION: u16 = 5;
+const INTERFACE_VERSION: u16 = 6;
 
 /// Declares what depends on the list of contracts: their addresses, their names in the directory, their
 /// interfaces.
@@ -70,6 +70,8 @@ contracts! {
     assignment_anchor: "AssignmentAnchor",
     /// Disputes and slashing.
     disputes: "Disputes",
+    /// What steps on the chain cost and work earns.
+    fee_pool: "FeePool",
 }
 
 /// Writes an address in the form of EIP-55, with `0x`.

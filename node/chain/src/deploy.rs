@@ -13,6 +13,7 @@ use veil_contracts::{
     committee_election::CommitteeElection,
     directory::{Directory, IDirectory::Entry},
     disputes::Disputes,
+    fee_pool::FeePool,
     job_board::JobBoard,
     key_ceremony::KeyCeremony,
     node_registry::NodeRegistry,
@@ -200,6 +201,10 @@ impl Plan {
                 let judges = (directory, registry, ceremony, anchor);
                 (&Disputes::BYTECODE, judges.abi_encode_params())
             }
+            [_, directory, registry, _, election, ceremony, _, anchor, _] => {
+                let pays = (directory, registry, election, ceremony, anchor);
+                (&FeePool::BYTECODE, pays.abi_encode_params())
+            }
             _ => return None,
         };
         Some([code.as_ref(), &arguments].concat().into())
@@ -207,22 +212,21 @@ impl Plan {
 
     /// The timelock and the set, if all are there.
     pub(crate) fn contracts(at: &[EvmAddress]) -> Option<(Address, Contracts)> {
-        let &[timelock, directory, registry, policies, election, ceremony, board, anchor, disputes] =
-            at
-        else {
-            return None;
-        };
+        // In the order in which they are made.
+        let mut at = at.iter().copied().map(address);
+        let timelock = at.next()?;
         let contracts = Contracts {
-            directory: address(directory),
-            node_registry: address(registry),
-            policy_registry: address(policies),
-            committee_election: address(election),
-            key_ceremony: address(ceremony),
-            job_board: address(board),
-            assignment_anchor: address(anchor),
-            disputes: address(disputes),
+            directory: at.next()?,
+            node_registry: at.next()?,
+            policy_registry: at.next()?,
+            committee_election: at.next()?,
+            key_ceremony: at.next()?,
+            job_board: at.next()?,
+            assignment_anchor: at.next()?,
+            disputes: at.next()?,
+            fee_pool: at.next()?,
         };
-        Some((address(timelock), contracts))
+        Some((timelock, contracts))
     }
 }
 

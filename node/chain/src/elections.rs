@@ -130,8 +130,8 @@ impl Chain {
         let election = self.election(cluster, epoch).await?;
         let candidates = self.candidates(cluster, epoch, election.round).await?;
         let header = self.header(election.random_block).await?;
-        let request = self
-            .election_contract()
+        // It passes the call on, and pays it back.
+        let request = CommitteeElection::new(evm(self.contracts.fee_pool), &self.rpc.provider)
             .seal(cluster.0.into(), epoch.0, candidates, header.into())
             .into_transaction_request();
         self.transact("the sealing of an election", request).await

@@ -14,9 +14,11 @@
 
 use alloy::{
     network::TransactionBuilder,
+    primitives::Bytes,
     providers::{Provider, utils::Eip1559Estimation},
     rpc::types::{TransactionReceipt, TransactionRequest},
 };
+use async_recursion::async_recursion as boxed;
 use tracing::{debug, warn};
 use veil_node_chain_refusal::Refusal;
 use veil_protocol_spec::KeccakDigest;
@@ -148,11 +150,26 @@ impl Chain {
         account.send(&self.rpc, what, request).await
     }
 
-    /// The same where the receipt's events are not needed.
+    /// What a contract of the set answers to a call that changes nothing.
     ///
     /// # Errors
-    /// As [`Self::send`].
-    pub(crate) async fn transact(
+    /// [`ChainError`].
+    #[boxed]
+    pub async fn view(
+        &self,
+        what: &'static str,
+        request: TransactionRequest,
+    ) -> Result<Bytes, ChainError> {
+        let call = || self.rpc.provider.call(request.clone()).block(self.rpc.at);
+        self.rpc.ask(what, call).await
+    }
+
+    /// Sends a transaction by the handle's account and waits for its confirmations; its events are not needed.
+    ///
+    /// # Errors
+    /// [`ChainError`]; `NoAccount` if the handle has none.
+    #[boxed]
+    pub async fn transact(
         &self,
         what: &'static str,
         request: TransactionRequest,

@@ -32,6 +32,7 @@ pub async fn describe(chain: &Chain, cluster: Option<ClusterId>) -> Result<Value
         "job_board": format!("0x{}", contracts.job_board),
         "assignment_anchor": format!("0x{}", contracts.assignment_anchor),
         "disputes": format!("0x{}", contracts.disputes),
+        "fee_pool": format!("0x{}", contracts.fee_pool),
         "endpoints": chain.endpoints(),
         "depth": chain.depth(),
     });

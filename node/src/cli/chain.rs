@@ -2,6 +2,7 @@
 
 mod approve;
 pub(super) mod eligibility;
+mod fees;
 mod image;
 mod policy;
 mod watch;
@@ -70,6 +71,9 @@ pub(super) enum Command {
     Govern(Govern),
     /// Pause new work for a week, as the guardian: nodes may still leave, and what runs goes on.
     Pause(Pause),
+    /// Show, fill and claim what steps on the chain are paid back from.
+    #[command(subcommand)]
+    Fees(fees::Command),
     /// Show or replace the cluster's policy.
     #[command(subcommand)]
     Policy(policy::Command),
@@ -268,6 +272,7 @@ const fn json(command: &Command) -> bool {
         Command::Dispute(a) => a.connection(),
         Command::Govern(a) => a.connection(),
         Command::Pause(a) => &a.connection,
+        Command::Fees(a) => a.connection(),
         Command::Policy(a) => a.connection(),
         Command::Image(a) => a.connection(),
         Command::Elect(a) => a.connection(),
@@ -334,6 +339,7 @@ async fn carry_out(command: &Command, asking: &Asking) -> Result<Value, Failure>
         }
         Command::Govern(command) => Ok(govern::carry_out(command).await?),
         Command::Pause(arguments) => Ok(govern::pause(arguments).await?),
+        Command::Fees(command) => fees::carry_out(command).await,
         Command::Policy(command) => policy::carry_out(command, asking).await,
         Command::Image(command) => image::carry_out(command).await,
         Command::Elect(command) => Ok(elect::carry_out(command).await?),

@@ -26,7 +26,8 @@ impl Unit {
 
     /// The value of a setting; none if it is empty or not there.
     fn get(&self, key: &str) -> Option<&str> {
-        let mut values = self.0.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        let mut values =
+            self.0.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
         values.next_back().filter(|value| !value.is_empty())
     }
 

@@ -186,6 +186,14 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-node-keystore",
             "veil-protocol-spec",
         ],
+    )
+    .with_tests_of(&["veil-node-chain-fees"]),
+    // What is paid on the chain and for it.
+    row(
+        Edge,
+        "veil-node-chain-fees",
+        CHAIN,
+        &["veil-contracts", "veil-node-chain", "veil-protocol-spec"],
     ),
     // Sockets of this machine, and streams that somebody else opens: it is tested without engine and network.
     row(Edge, "veil-node-links", NONE, &["veil-protocol-spec"]),
@@ -413,6 +421,7 @@ pub(super) const HOUSE: &[Row] = &[
             "veil-node-ceremony",
             "veil-node-chain",
             "veil-node-chain-commands",
+            "veil-node-chain-fees",
             "veil-node-config",
             "veil-node-containers",
             "veil-node-core",

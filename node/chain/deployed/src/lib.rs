@@ -16,8 +16,9 @@ use core::fmt;
 use alloy::primitives::{Address as EvmAddress, B256, Bytes, U256};
 use veil_contracts::{
     assignment_anchor::AssignmentAnchor, committee_election::CommitteeElection,
-    directory::Directory, disputes::Disputes, job_board::JobBoard, key_ceremony::KeyCeremony,
-    node_registry::NodeRegistry, policy_registry::PolicyRegistry, timelock::Timelock,
+    directory::Directory, disputes::Disputes, fee_pool::FeePool, job_board::JobBoard,
+    key_ceremony::KeyCeremony, node_registry::NodeRegistry, policy_registry::PolicyRegistry,
+    timelock::Timelock,
 };
 use veil_protocol_spec::{Address, hex};
 
@@ -219,6 +220,11 @@ impl Set<'_> {
             "AssignmentAnchor" => {
                 (&AssignmentAnchor::BYTECODE, vec![self.word("KeyCeremony"), registry])
             }
+            "FeePool" => {
+                let steps = ["CommitteeElection", "KeyCeremony", "AssignmentAnchor"];
+                let steps = steps.into_iter().map(|name| self.word(name));
+                (&FeePool::BYTECODE, [registry].into_iter().chain(steps).collect())
+            }
             _ => {
                 let judges = [self.word("KeyCeremony"), self.word("AssignmentAnchor")];
                 (&Disputes::BYTECODE, [registry].into_iter().chain(judges).collect())
@@ -276,6 +282,7 @@ mod tests {
             (&JobBoard::BYTECODE, 4),
             (&AssignmentAnchor::BYTECODE, 4),
             (&Disputes::BYTECODE, 5),
+            (&FeePool::BYTECODE, 6),
             (&Timelock::BYTECODE, 0),
         ] {
             let template = Template::of(creation).unwrap();

@@ -45,7 +45,7 @@ pub(super) fn directory(error: &Directory) -> String {
             e.expected
         ),
         Directory::IncompleteSet(e) => format!(
-            "the set has no {}: publish all seven contracts at once, as `veil chain deploy` does",
+            "the set has no {}: publish all eight contracts at once, as `veil chain deploy` does",
             name(&e.name)
         ),
         Directory::PauseTooSoon(e) => format!(

@@ -25,7 +25,8 @@ use veil_contracts::{
     assignment_anchor::AssignmentAnchor::AssignmentAnchorErrors as Anchor,
     committee_election::CommitteeElection::CommitteeElectionErrors as Election,
     directory::Directory::DirectoryErrors as Directory,
-    disputes::Disputes::DisputesErrors as Disputes, job_board::JobBoard::JobBoardErrors as Jobs,
+    disputes::Disputes::DisputesErrors as Disputes, fee_pool::FeePool::FeePoolErrors as Fees,
+    job_board::JobBoard::JobBoardErrors as Jobs,
     key_ceremony::KeyCeremony::KeyCeremonyErrors as Ceremony,
     node_registry::NodeRegistry::NodeRegistryErrors as Registry,
     policy_registry::PolicyRegistry::PolicyRegistryErrors as Policy,
@@ -37,7 +38,7 @@ use self::{
     committees::{ceremony, disputes, election},
     governance::{directory, policy, timelock},
     nodes::registry,
-    work::{anchor, jobs},
+    work::{anchor, fees, jobs},
 };
 
 /// Why a contract refused.
@@ -57,6 +58,8 @@ pub enum Refusal {
     Election(Election),
     /// Disputes.
     Disputes(Disputes),
+    /// The fee pool.
+    Fees(Fees),
     /// The directory.
     Directory(Directory),
     /// Governance.
@@ -81,6 +84,7 @@ impl Refusal {
             .or_else(|| read(data, Self::Policy))
             .or_else(|| read(data, Self::Election))
             .or_else(|| read(data, Self::Disputes))
+            .or_else(|| read(data, Self::Fees))
             .or_else(|| read(data, Self::Directory))
             .or_else(|| read(data, Self::Timelock))
             .unwrap_or_else(|| Self::Unknown(data.first_chunk().copied().unwrap_or_default()))
@@ -126,6 +130,7 @@ impl fmt::Display for Refusal {
             Self::Policy(error) => policy(error),
             Self::Election(error) => election(error),
             Self::Disputes(error) => disputes(error),
+            Self::Fees(error) => fees(error),
             Self::Directory(error) => directory(error),
             Self::Timelock(error) => timelock(error),
             Self::Unknown(selector) => format!(

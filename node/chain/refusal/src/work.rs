@@ -2,10 +2,10 @@
 
 use veil_contracts::{
     assignment_anchor::AssignmentAnchor::AssignmentAnchorErrors as Anchor,
-    job_board::JobBoard::JobBoardErrors as Jobs,
+    fee_pool::FeePool::FeePoolErrors as Fees, job_board::JobBoard::JobBoardErrors as Jobs,
 };
 
-use super::words::{Common, account, common, missing_right, short, unix};
+use super::words::{Common, account, common, missing_right, not_admin, short, unix};
 
 pub(super) fn jobs(error: &Jobs) -> String {
     match error {
@@ -134,5 +134,56 @@ pub(super) fn anchor(error: &Anchor) -> String {
         Anchor::Paused(e) => common(&Common::Paused(e.until)),
         Anchor::NotGovernance(e) => common(&Common::NotGovernance(e.caller)),
         Anchor::NotContract(e) => common(&Common::NotContract(e.name, e.caller)),
+    }
+}
+
+pub(super) fn fees(error: &Fees) -> String {
+    match error {
+        Fees::EmptyFee(_) => "a fee is more than nothing, and names a price".to_owned(),
+        Fees::PriceLowered(e) => format!(
+            "the price of a second is {} wei, and workers have begun at it: name {0} or more",
+            e.current
+        ),
+        Fees::FeeEnds(e) => format!(
+            "the payer has ended this fee: workers claim until {}, then it can be paid anew",
+            unix(e.freeFrom)
+        ),
+        Fees::NoFee(e) => {
+            format!("account {} pays nothing for job {}", account(&e.payer), short(&e.job))
+        }
+        Fees::FeeNotFree(e) => {
+            format!("the fee is ended first, and free at {}: workers may claim", unix(e.freeFrom))
+        }
+        Fees::NotLatest(e) => format!(
+            "certificate {} is neither the one anchored last nor the one before: show a later one",
+            short(&e.certificate)
+        ),
+        Fees::ReplicaDone(e) => format!("replica {} has ended, and earns nothing", e.replica),
+        Fees::NotInState(e) => format!(
+            "leaf {} is not under state root {}: the worker does not have the replica then",
+            short(&e.leaf),
+            short(&e.stateRoot)
+        ),
+        Fees::NotConfirmed(e) => format!(
+            "assignment {} is no confirmed one of slot {}: its operator confirms it first",
+            short(&e.assignmentHash),
+            e.slot
+        ),
+        Fees::NothingEarned(e) => {
+            format!("all up to {} is paid: wait for a later certificate", unix(e.paidUntil))
+        }
+        Fees::EscrowEmpty(e) => {
+            format!("what account {} paid for the job is used up", account(&e.payer))
+        }
+        Fees::NothingOwed(e) => format!("account {} is owed nothing", account(&e.account)),
+        Fees::PaymentFailed(e) => common(&Common::PaymentFailed(e.to)),
+        Fees::NotClusterAdmin(e) => not_admin(&e.cluster, &e.caller),
+        Fees::InvalidInterval(e) => {
+            format!("{} seconds are no interval: 1 to 86400 are", e.given)
+        }
+        Fees::MissingContract(_) => common(&Common::MissingContract),
+        Fees::Paused(e) => common(&Common::Paused(e.until)),
+        Fees::NotGovernance(e) => common(&Common::NotGovernance(e.caller)),
+        Fees::NotContract(e) => common(&Common::NotContract(e.name, e.caller)),
     }
 }

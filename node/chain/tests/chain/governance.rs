@@ -108,7 +108,7 @@ async fn a_decision_waits_is_carried_out_or_taken_back_and_is_listed() {
 async fn what_is_deployed_is_what_was_built_to_the_byte() {
     let world = World::new(4).await;
     let verified = world.admin.verify_deployment().await.unwrap().unwrap();
-    assert_eq!(verified.contracts.len(), 9);
+    assert_eq!(verified.contracts.len(), 10);
     assert_eq!((verified.set_version, verified.election_delay), (1, 1));
     for contract in &verified.contracts {
         let honest = world.code(contract.address).await;
@@ -194,7 +194,7 @@ async fn a_deployment_by_salt_goes_on_where_it_ended_and_finds_itself_again() {
     let left = unsigned(Chain::deploy_deterministic(draft.clone(), options, [7; 32]).await);
     assert_eq!((left.calls.len(), left.left), (2, 0), "{left}");
     let all = unsigned(Chain::deploy_deterministic(draft.clone(), options, [8; 32]).await);
-    assert_eq!(all.calls.len() + all.left, 11, "{all}");
+    assert_eq!(all.calls.len() + all.left, 12, "{all}");
     assert!(all.left > 0 && all.to_string().contains("more transactions follow"), "{all}");
 
     let (chain, deployment) =

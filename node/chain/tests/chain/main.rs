@@ -8,6 +8,7 @@ mod contracts;
 mod delegates;
 mod election;
 mod endpoints;
+mod fees;
 mod governance;
 mod policy;
 mod reorganisation;
