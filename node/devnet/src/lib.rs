@@ -284,6 +284,7 @@ impl Devnet {
         let node = self.node_mut(name)?;
         node.request_stop();
         node.stopped().await;
+        node.freed().await;
         Ok(())
     }
 

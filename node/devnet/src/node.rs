@@ -2,17 +2,18 @@
 
 use std::{
     fs::File,
+    net::UdpSocket,
     path::PathBuf,
     process::Stdio,
     sync::{Arc, OnceLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use tokio::{process::Command, task::JoinHandle};
+use tokio::{process::Command, task::JoinHandle, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 use veil_node_api::client::{Client, ClientError};
@@ -198,6 +199,22 @@ impl Node {
         if tokio::time::timeout(SHUTDOWN_TIMEOUT * 2, &mut running.task).await.is_err() {
             tracing::warn!(node = self.name(), "does not stop and is ended");
             running.task.abort();
+        }
+    }
+
+    /// Waits until it can listen again: within one process a UDP port is taken until the connections over it have
+    /// drained.
+    pub(crate) async fn freed(&self) {
+        let listen = self.files.listen.iter();
+        let sockets = listen.filter_map(|at| match at.split('/').collect::<Vec<_>>()[..] {
+            [_, "ip4", host, "udp", port, ..] => Some(format!("{host}:{port}")),
+            _ => None,
+        });
+        let begun = Instant::now();
+        for at in sockets {
+            while UdpSocket::bind(&at).is_err() && begun.elapsed() < SHUTDOWN_TIMEOUT {
+                sleep(Duration::from_millis(50)).await;
+            }
         }
     }
 }

@@ -162,7 +162,7 @@ async fn two_of_three_govern_a_cluster_and_no_one_alone() {
         assert!(batches < 5, "{said}");
         two.sign(&said);
     };
-    assert_eq!(batches, 3);
+    assert_eq!(batches, 4);
     shell.contract = text(&deployed["directory"]);
     let verify = ["chain", "verify-deployment"];
     let verified = shell.done(&verify);
