@@ -14,7 +14,7 @@ contract MultisigTest {
     }
 
     function test_two_of_three_decide_and_no_one_alone() public {
-        bytes memory data = abi.encodeCall(Multisig.nonce, ());
+        bytes memory data = abi.encodeCall(_account.nonce, ());
         vm.prank(address(0xa1));
         _account.agree(address(_account), 0, data);
         vm.prank(address(0xa1));

@@ -232,7 +232,7 @@ pub fn run(options: &Options, progress: &Progress<'_>) -> Result<Simulation, Sim
     })
 }
 
-/// Blame of a failed attempt, over what all members hold.
+/// Blame of a failed attempt, over what members hold of each other: a culprit shows nobody what it did not send.
 fn prove(
     members: &[Ceremony],
     endings: &[Result<Outcome, Box<AbortReport>>],
@@ -242,9 +242,12 @@ fn prove(
     if endings.iter().all(Result::is_ok) {
         return Ok(Vec::new());
     }
-    let reported = endings.iter().filter_map(|ending| ending.as_ref().err());
-    let evidence = reported.flat_map(|report| &report.evidence);
-    let messages: Vec<_> = members.iter().flat_map(Ceremony::broadcasts).chain(evidence).collect();
+    let messages = members.iter().zip(endings).flat_map(|(member, ending)| {
+        let evidence = ending.as_ref().err().into_iter().flat_map(|report| &report.evidence);
+        let all = member.broadcasts().chain(evidence);
+        all.filter(|message| message.header.sender != member.participant())
+    });
+    let messages: Vec<_> = messages.collect();
     proven(parameters, params, Attempt(0), &messages)
 }
 
