@@ -128,7 +128,7 @@ pub(crate) fn test() -> Result<(), Failed> {
 
 /// The binary as it is installed: without what only debuggers read.
 fn build(out: &Path) -> Result<PathBuf, Failed> {
-    Step::cargo(NAME, &["build", "--release", "--package", "veil-node", "--bin", "veil"]).run()?;
+    Step::cargo(NAME, &["build", "--release", "--bin", "veil"]).run()?;
     fs::create_dir_all(out).map_err(|error| cannot("create", out, &error))?;
     let (built, stripped) = (target().join("release/veil"), out.join("veil"));
     let args = ["-o", &stripped.to_string_lossy(), &built.to_string_lossy()];
