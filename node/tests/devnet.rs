@@ -6,57 +6,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed helper fails the test")]
 
-use std::{
-    panic::{AssertUnwindSafe, resume_unwind},
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
-};
-
-use futures::FutureExt as _;
-use tokio_util::sync::CancellationToken;
 use veil_node_api::status::ReplicaStatus;
 use veil_node_config::job_file::JobFile;
-use veil_node_containers::DEFAULT_SOCKET;
-use veil_node_devnet::{
-    Devnet, DevnetOptions, Event, EventHandler, Place, sample_image, sample_job,
-};
-use veil_protocol_spec::{Blake3Digest, Committee};
+use veil_node_devnet::{Devnet, Place, sample_job};
+use veil_protocol_spec::Blake3Digest;
 
-const SET_UP: &str =
-    "this test needs anvil, a Docker engine and the sample image: cargo xtask setup";
-/// For conditions that need a slot; it ends a test that hangs.
-const PATIENCE: Duration = Duration::from_secs(1200);
+use self::one_process::{image, until, with_network};
+
+#[path = "support/one_process.rs"]
+mod one_process;
+
 const REPLICAS: u16 = 3;
-
-fn options() -> DevnetOptions {
-    let socket = std::env::var_os("VEIL_DOCKER_SOCKET").map(PathBuf::from);
-    DevnetOptions {
-        committee: Committee::new(4).unwrap(),
-        workers: 3,
-        parameters: "insecure-test".to_owned(),
-        processes: false,
-        rpc_port: None,
-        docker_socket: socket.unwrap_or_else(|| DEFAULT_SOCKET.into()),
-        volumes: Vec::new(),
-    }
-}
-
-fn image() -> String {
-    sample_image().expect(SET_UP)
-}
 
 fn job(image: &str, replicas: u16) -> JobFile {
     sample_job(image, replicas).unwrap()
-}
-
-/// Asks until it holds; for what stays so, since between two looks anything may pass.
-async fn until(what: &str, holds: impl AsyncFn() -> bool) {
-    let begun = Instant::now();
-    while !holds().await {
-        assert!(begun.elapsed() < PATIENCE, "it never came to this: {what}");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
 }
 
 /// What the worker that has a replica says of it.
@@ -83,20 +46,7 @@ async fn containers(devnet: &Devnet, job: Blake3Digest) -> usize {
 async fn replicas_are_placed_moved_and_never_doubled() {
     let image = image();
     let folder = tempfile::Builder::new().prefix("veil-").tempdir().unwrap();
-    let on_event: EventHandler = Arc::new(|event| {
-        if let Event::Done(step, seconds) = event {
-            println!("{step}: {seconds:.1} s");
-        }
-    });
-    let stop = CancellationToken::new();
-    let prepared = Devnet::prepare(options(), folder.path(), on_event, stop).await;
-    let mut devnet = prepared.unwrap_or_else(|error| panic!("{SET_UP}\n{error}"));
-    let result = AssertUnwindSafe(scenario(&mut devnet, &image)).catch_unwind().await;
-    let ended = devnet.end().await;
-    if let Err(panic) = result {
-        resume_unwind(panic);
-    }
-    ended.unwrap();
+    with_network(folder.path(), async |devnet| scenario(devnet, &image).await).await;
 }
 
 async fn scenario(devnet: &mut Devnet, image: &str) {

@@ -9,51 +9,32 @@
 
 use std::{
     fs, io,
-    panic::{AssertUnwindSafe, resume_unwind},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
 };
 
-use futures::FutureExt as _;
-use tokio_util::sync::CancellationToken;
 use tracing_subscriber::fmt::MakeWriter;
 use veil_node_api::{
     status::Status,
     weights::{PATH, WeightsFile, WeightsStatus, WeightsTaken},
 };
 use veil_node_config::{job_file::JobFile, policy_file};
-use veil_node_containers::DEFAULT_SOCKET;
-use veil_node_devnet::{
-    Devnet, DevnetOptions, Event, EventHandler, Node, sample_image, sample_job,
-};
+use veil_node_devnet::{Devnet, Node, sample_job};
 use veil_node_operator::new_policy;
 use veil_protocol_spec::{
-    Blake3Digest, Committee, Wire as _, hex,
+    Blake3Digest, Wire as _, hex,
     scheduling::{ClusterPolicy, EncryptedWeights, PolicyWeights, Weight, Weights},
 };
 
-const SET_UP: &str =
-    "this test needs anvil, a Docker engine and the sample image: cargo xtask setup";
-/// For conditions that need a slot; it ends a test that hangs.
-const PATIENCE: Duration = Duration::from_secs(1200);
+use self::one_process::{image, until, with_network};
+
+#[path = "support/one_process.rs"]
+mod one_process;
+
 /// The one that costs less than the others.
 const CHEAP: &str = "worker-2";
 /// Not the default's.
 const POLICY: &str = "[weights]\nprice = 2\nlatency = 0\nencrypted = true\n";
-
-fn options() -> DevnetOptions {
-    let socket = std::env::var_os("VEIL_DOCKER_SOCKET").map(PathBuf::from);
-    DevnetOptions {
-        committee: Committee::new(4).unwrap(),
-        workers: 3,
-        parameters: "insecure-test".to_owned(),
-        processes: false,
-        rpc_port: None,
-        docker_socket: socket.unwrap_or_else(|| DEFAULT_SOCKET.into()),
-        volumes: Vec::new(),
-    }
-}
 
 fn by_cost(image: &str) -> JobFile {
     let image = toml::Value::from(image);
@@ -83,14 +64,6 @@ impl MakeWriter<'_> for Log {
 
     fn make_writer(&self) -> Self {
         self.clone()
-    }
-}
-
-async fn until(what: &str, holds: impl AsyncFn() -> bool) {
-    let begun = Instant::now();
-    while !holds().await {
-        assert!(begun.elapsed() < PATIENCE, "it never came to this: {what}");
-        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 
@@ -132,23 +105,12 @@ async fn jobs_are_placed_by_weights_that_no_node_sees() {
     let filter = tracing_subscriber::EnvFilter::new("info,veil=debug");
     let to = log.clone();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(to).init();
-    let image = sample_image().expect(SET_UP);
+    let image = image();
     let folder = tempfile::Builder::new().prefix("veil-").tempdir().unwrap();
-    let on_event: EventHandler = Arc::new(|event| {
-        if let Event::Done(step, seconds) = event {
-            println!("{step}: {seconds:.1} s");
-        }
-    });
-    let stop = CancellationToken::new();
-    let prepared = Devnet::prepare(options(), folder.path(), on_event, stop).await;
-    let mut devnet = prepared.unwrap_or_else(|error| panic!("{SET_UP}\n{error}"));
-    let scenario = scenario(&mut devnet, &image, folder.path(), &log);
-    let result = AssertUnwindSafe(scenario).catch_unwind().await;
-    let ended = devnet.end().await;
-    if let Err(panic) = result {
-        resume_unwind(panic);
-    }
-    ended.unwrap();
+    with_network(folder.path(), async |devnet| {
+        scenario(devnet, &image, folder.path(), &log).await;
+    })
+    .await;
 }
 
 async fn scenario(devnet: &mut Devnet, image: &str, folder: &Path, log: &Log) {

@@ -49,7 +49,7 @@ pub(super) fn directory(error: &Directory) -> String {
             name(&e.name)
         ),
         Directory::PauseTooSoon(e) => format!(
-            "new work was paused lately, and may be again from {} on: `veil chain status` shows whether it is",
+            "new work was paused lately, and may be again from {} on; `veil chain pause --end` ends a pause that is on",
             unix(e.from)
         ),
         Directory::OwnableUnauthorizedAccount(e) => {
